@@ -1,0 +1,59 @@
+import { isDigest, type Digest } from './digest.js';
+import { layerForm } from './media-types.js';
+import type { Descriptor } from './descriptor.js';
+
+export const Annotation = {
+  /** On a compressed layer: its diffID. */
+  diffID: 'dev.layercache.diffid',
+  /** On a tar: the digests of its compressed counterparts, comma-separated, sorted. */
+  digest: 'dev.layercache.digest',
+  /** The name of an entry of index.json (annotations.md). */
+  refName: 'org.opencontainers.image.ref.name',
+  containerdName: 'io.containerd.image.name',
+  /** On a layer index (SOCI zTOC): the digest of the compressed layer it describes. */
+  sociLayerDigest: 'com.amazon.soci.image-layer-digest',
+} as const;
+
+/** What other tools call a layer's diffID and digests. Accepted on reading, never written. */
+const DIFF_ID_NAMES = [Annotation.diffID, 'dev.ggcr.cache.diffid', 'containerd.io/uncompressed'];
+const DIGEST_NAMES = [Annotation.digest, 'dev.ggcr.cache.digest'];
+
+/** The diffID a descriptor claims, whoever annotated it. A `tar` layer is its own diffID. */
+export function claimedDiffID(descriptor: Descriptor): Digest | undefined {
+  if (layerForm(descriptor.mediaType) === 'tar') return descriptor.digest;
+  for (const name of DIFF_ID_NAMES) {
+    const value = descriptor.annotations?.[name];
+    if (value !== undefined && isDigest(value)) return value;
+  }
+  return undefined;
+}
+
+/** The compressed counterparts that a tar's descriptor claims, sorted, without repeats. */
+export function claimedDigests(descriptor: Descriptor): Digest[] {
+  const found = new Set<Digest>();
+  for (const name of DIGEST_NAMES) {
+    for (const part of (descriptor.annotations?.[name] ?? '').split(',')) {
+      const value = part.trim();
+      if (isDigest(value)) found.add(value);
+    }
+  }
+  return [...found].sort();
+}
+
+export function refName(descriptor: Descriptor): string | undefined {
+  return descriptor.annotations?.[Annotation.refName];
+}
+
+/** The same descriptor with annotations set, or removed where the value is undefined. */
+export function withAnnotations(
+  descriptor: Descriptor,
+  changes: Readonly<Record<string, string | undefined>>,
+): Descriptor {
+  const { annotations: before, ...rest } = descriptor;
+  const annotations: Record<string, string> = { ...before };
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === undefined) Reflect.deleteProperty(annotations, name);
+    else annotations[name] = value;
+  }
+  return Object.keys(annotations).length === 0 ? rest : { ...rest, annotations };
+}
