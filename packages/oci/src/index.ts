@@ -6,3 +6,4 @@ export * from './errors.js';
 export * from './logger.js';
 export * from './manifest.js';
 export * from './media-types.js';
+export * from './single-flight.js';
