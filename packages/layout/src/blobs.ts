@@ -1,0 +1,317 @@
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import {
+  Digester,
+  IntegrityError,
+  LayercacheError,
+  abortedError,
+  digestAlgorithm,
+  digestHex,
+  parseDigest,
+  type Digest,
+  type DigestAlgorithm,
+} from '@layercache/oci';
+import { abortable } from './abort.js';
+import { isSystemError, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
+import { Pins } from './pins.js';
+import type { Temp, TempFiles } from './temp-files.js';
+
+export interface ReadOptions {
+  /** First byte. Default: 0. */
+  readonly start?: number;
+  /** The byte after the last. Default, and at most: the size of the blob. */
+  readonly end?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Hash the bytes and fail before the end when they are not the digest's. Default: for whole reads. */
+  readonly verify?: boolean;
+}
+
+export interface WriteOptions {
+  /** What the bytes must hash to. */
+  readonly digest?: Digest;
+  /** How many bytes there must be. */
+  readonly size?: number;
+  /** Hash to name the blob by, where `digest` does not say. Default: sha256. */
+  readonly algorithm?: DigestAlgorithm;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface WrittenBlob {
+  readonly digest: Digest;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export type Bytes = Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+
+const READ_SIZE = 256 * 1024;
+const MAX_DOCUMENT = 64 * 1024 * 1024;
+const HOUR_NS = 3_600_000_000_000n;
+
+/** The files below `blobs/`. A blob is written once, under its own digest, and never changed. */
+export class Blobs {
+  readonly #files: FileSystem;
+  readonly #dir: string;
+  readonly #temps: TempFiles;
+  readonly #onCorrupt: (digest: Digest) => Promise<void>;
+  readonly #folders = new Set<string>();
+  readonly pins: Pins;
+
+  /** @param onCorrupt is told of a blob whose bytes are not its digest's */
+  constructor(
+    files: FileSystem,
+    dir: string,
+    temps: TempFiles,
+    onCorrupt: (digest: Digest) => Promise<void>,
+  ) {
+    this.#files = files;
+    this.#dir = dir;
+    this.#temps = temps;
+    this.#onCorrupt = onCorrupt;
+    this.pins = new Pins(files);
+  }
+
+  /** Where the blob is, or would be. Safe by construction: only hexadecimal digits come from the digest. */
+  path(digest: Digest): string {
+    const checked = parseDigest(digest);
+    return join(this.#dir, 'blobs', digestAlgorithm(checked), digestHex(checked));
+  }
+
+  /** Bytes; undefined when it is not here. */
+  async size(digest: Digest): Promise<number | undefined> {
+    try {
+      return Number((await this.#files.stat(this.path(digest))).size);
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined;
+      throw storageError(error, `look for blob ${digest}`);
+    }
+  }
+
+  read(digest: Digest, options: ReadOptions = {}): Readable {
+    const path = this.path(digest);
+    const { signal } = options;
+    const stream = Readable.from(this.#chunks(digest, path, options), {
+      objectMode: false,
+      highWaterMark: READ_SIZE,
+    });
+    if (signal !== undefined) {
+      const stop = (): void => {
+        stream.destroy(abortedError(signal));
+      };
+      if (signal.aborted) stop();
+      else {
+        signal.addEventListener('abort', stop, { once: true });
+        stream.once('close', () => {
+          signal.removeEventListener('abort', stop);
+        });
+      }
+    }
+    return stream;
+  }
+
+  async *#chunks(digest: Digest, path: string, options: ReadOptions): AsyncGenerator<Buffer> {
+    const whole = options.start === undefined && options.end === undefined;
+    const digester = (options.verify ?? whole) && whole ? new Digester(digestAlgorithm(digest)) : undefined;
+    const fd = await this.#open(digest, path);
+    try {
+      const size = await this.#noteAccess(fd);
+      const end = Math.min(options.end ?? size, size);
+      for (let position = options.start ?? 0; position < end;) {
+        const buffer = Buffer.allocUnsafeSlow(Math.min(READ_SIZE, end - position));
+        const count = await this.#files.read(fd, buffer, position);
+        if (count === 0) break;
+        position += count;
+        const chunk = buffer.subarray(0, count);
+        digester?.update(chunk);
+        yield chunk;
+      }
+    } catch (error) {
+      throw storageError(error, `read blob ${digest}`);
+    } finally {
+      await this.#files.close(fd);
+    }
+    if (digester === undefined) return;
+    const found = digester.digest();
+    if (found === digest) return;
+    await this.#onCorrupt(digest);
+    throw new IntegrityError(
+      'DIGEST_MISMATCH',
+      `blob ${digest} is corrupt: its ${digester.size} bytes hash to ${found}; it was dropped, fetch it again`,
+      { expected: digest, found },
+    );
+  }
+
+  /**
+   * A small document, verified.
+   *
+   * @param options.maxSize in bytes, default 64 MiB
+   * @throws LayercacheError `DOCUMENT_INVALID` when it is larger
+   */
+  async readBytes(
+    digest: Digest,
+    options: { readonly maxSize?: number; readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Uint8Array> {
+    const { maxSize = MAX_DOCUMENT, signal } = options;
+    const size = await this.size(digest);
+    if (size !== undefined && size > maxSize) {
+      throw new LayercacheError(
+        'DOCUMENT_INVALID',
+        `blob ${digest} has ${size} bytes, too many for a document (${maxSize}); read it as a stream`,
+      );
+    }
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of this.read(digest, { signal })) chunks.push(chunk as Uint8Array);
+    return Buffer.concat(chunks);
+  }
+
+  async #open(digest: Digest, path: string): Promise<number> {
+    try {
+      return await this.#files.open(path, 'r');
+    } catch (error) {
+      if (!isSystemError(error, 'ENOENT', 'ENOTDIR')) throw storageError(error, `read blob ${digest}`);
+      throw new LayercacheError('NOT_FOUND', `blob ${digest} is not in ${this.#dir}; fetch it first`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** The file's mtime is its access time, bumped at most once an hour. Returns the size in bytes. */
+  async #noteAccess(fd: number): Promise<number> {
+    const { size, mtimeNs } = this.#files.fstatSync(fd);
+    const now = new Date();
+    if (BigInt(now.getTime()) * 1_000_000n - mtimeNs > HOUR_NS) {
+      // A reader without the right to write reads all the same.
+      await this.#files.touch(fd, now).catch(() => undefined);
+    }
+    return Number(size);
+  }
+
+  /** Stores bytes as a blob. Nothing is left behind when it fails. */
+  async write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
+    const { size, signal } = options;
+    const digest = options.digest === undefined ? undefined : parseDigest(options.digest);
+    const input = source instanceof Uint8Array ? [source] : source;
+    if (digest !== undefined && size !== undefined && (await this.pinExisting(digest, size))) {
+      await abandon(input);
+      return { digest, size };
+    }
+    const digester = new Digester(digest === undefined ? options.algorithm : digestAlgorithm(digest));
+    let temp: Temp | undefined;
+    try {
+      temp = await this.#temps.create();
+      for await (const chunk of abortable(input, signal)) {
+        const written = writeFully(this.#files, temp.fd, chunk, digester.size);
+        digester.update(chunk);
+        await written;
+        if (size !== undefined && digester.size > size) break;
+      }
+      const found = checkBytes(digester, { digest, size });
+      await this.publish(temp.path, temp.fd, found, digester.size);
+      temp = undefined;
+      return { digest: found, size: digester.size };
+    } catch (error) {
+      throw storageError(error, `write blob ${digest ?? ''}`.trimEnd());
+    } finally {
+      if (temp !== undefined) await this.#temps.discard(temp);
+    }
+  }
+
+  /** Pins a blob that is here with that size, so that it stays until its entry is put. */
+  async pinExisting(digest: Digest, size: number | undefined): Promise<boolean> {
+    const path = this.path(digest);
+    let fd: number;
+    try {
+      fd = await this.#files.open(path, 'r');
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false;
+      throw storageError(error, `read blob ${digest}`);
+    }
+    let held = false;
+    try {
+      const facts = this.#files.fstatSync(fd);
+      if (size !== undefined && Number(facts.size) !== size) return false;
+      // Not granted: it is being removed.
+      if (!this.#files.tryLock(fd, 'shared')) return false;
+      held = (await this.#files.stat(path)).ino === facts.ino;
+      if (held) this.pins.hold(digest, fd);
+      return held;
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT')) return false;
+      throw storageError(error, `read blob ${digest}`);
+    } finally {
+      if (!held) this.#files.closeSync(fd);
+    }
+  }
+
+  /**
+   * Makes a complete and checked file the blob, and pins it. Takes over `fd`, which is locked. A blob that is
+   * already there with that size is not rewritten.
+   */
+  async publish(temp: string, fd: number, digest: Digest, size: number): Promise<void> {
+    if (await this.pinExisting(digest, size)) {
+      await this.#temps.discard({ path: temp, fd });
+      return;
+    }
+    const folder = join(this.#dir, 'blobs', digestAlgorithm(digest));
+    await this.#files.fsync(fd);
+    if (!this.#folders.has(folder)) {
+      await this.#files.mkdir(folder);
+      this.#folders.add(folder);
+    }
+    await this.#files.rename(temp, this.path(digest));
+    await syncFolder(this.#files, folder);
+    this.#files.tryLock(fd, 'shared');
+    this.pins.hold(digest, fd);
+  }
+
+  /** Unlinks a blob, unless a writer pins it. Readers who have it open keep it. */
+  async unlink(digest: Digest): Promise<boolean> {
+    const path = this.path(digest);
+    this.pins.release(digest);
+    let fd: number;
+    try {
+      fd = await this.#files.open(path, 'r+');
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false;
+      throw error;
+    }
+    try {
+      if (!this.#files.tryLock(fd, 'exclusive')) return false;
+      await this.#files.unlink(path);
+      return true;
+    } finally {
+      await this.#files.close(fd);
+    }
+  }
+}
+
+/** @throws IntegrityError `DIGEST_MISMATCH` when the bytes hashed are not those wanted */
+export function checkBytes(
+  digester: Digester,
+  want: { readonly digest?: Digest | undefined; readonly size?: number | undefined },
+): Digest {
+  const name = want.digest ?? 'the blob';
+  if (want.size !== undefined && digester.size !== want.size) {
+    const more = digester.size > want.size;
+    throw new IntegrityError(
+      'DIGEST_MISMATCH',
+      `${name} should have ${want.size} bytes, but ${more ? 'more' : `only ${digester.size}`} came; fetch it again`,
+      { expected: want.size, found: digester.size },
+    );
+  }
+  const found = digester.digest();
+  if (want.digest !== undefined && found !== want.digest) {
+    throw new IntegrityError(
+      'DIGEST_MISMATCH',
+      `the bytes that came for ${want.digest} hash to ${found}; fetch it again`,
+      { expected: want.digest, found },
+    );
+  }
+  return found;
+}
+
+/** Lets go of a source whose bytes are not needed, so that a socket or file behind it is closed. */
+async function abandon(source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+  if (source instanceof Readable) source.destroy();
+  else if (Symbol.asyncIterator in source) await source[Symbol.asyncIterator]().return?.();
+}

@@ -1,0 +1,41 @@
+import type { Descriptor, Digest } from '@layercache/oci';
+import type { Entry } from './entry.js';
+
+export interface DeriveContext {
+  /** Everything that will stand in `index.json`, derived entries of the last commit included. Built when asked for. */
+  readonly entries: readonly Descriptor[];
+  /** Digests whose entries changed since the last commit; undefined: unknown, assume all. */
+  readonly changed: ReadonlySet<Digest> | undefined;
+  /** A small document, verified. */
+  readBlob(digest: Digest): Promise<Uint8Array>;
+  writeBlob(bytes: Uint8Array): Promise<Digest>;
+}
+
+export interface Derived {
+  /** Entries to add or replace. */
+  readonly put: readonly Descriptor[];
+  /** Entries to drop. */
+  readonly drop: readonly Digest[];
+  /** Blobs that nothing needs any more. They go when the new `index.json` is in place. */
+  readonly unlink: readonly Digest[];
+}
+
+export interface AdoptContext {
+  /** Manifests and indexes that were not seen before, or all of them when entries have gone missing. */
+  readonly manifests: readonly Descriptor[];
+  /** A small document, verified. */
+  readBlob(digest: Digest): Promise<Uint8Array>;
+  hasBlob(digest: Digest, size?: number): Promise<boolean>;
+  lookup(key: Digest): readonly Entry[];
+}
+
+/**
+ * How the owner of a layout adds what can be derived from its entries to each commit, and takes up what other
+ * tools put in.
+ */
+export interface LayoutExtension {
+  /** Called in a commit, under the exclusive lock, before `index.json` is written. */
+  derive(context: DeriveContext): Promise<Derived>;
+  /** Called at open, and after another tool changed `index.json`. Returns entries to add, as claims. */
+  adopt(context: AdoptContext): Promise<readonly Descriptor[]>;
+}

@@ -1,0 +1,67 @@
+import {
+  LayercacheError,
+  MediaType,
+  imageIndexSchema,
+  isLayercacheError,
+  parseDocument,
+  type Descriptor,
+  type ImageIndex,
+} from '@layercache/oci';
+import type { Entry } from './entry.js';
+
+/** `index.json` without its entries: whatever else stands at its top level, kept as it came. */
+export type IndexHead = Readonly<Record<string, unknown>>;
+
+export interface IndexDocument {
+  readonly head: IndexHead;
+  readonly manifests: readonly Descriptor[];
+}
+
+export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion: 2 };
+
+/** @throws LayercacheError `LAYOUT_INVALID`, with the place that is wrong */
+export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocument {
+  try {
+    const { manifests, ...head } = parseDocument<ImageIndex>(imageIndexSchema, bytes, path);
+    return { head, manifests };
+  } catch (error) {
+    if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
+    throw new LayercacheError(
+      'LAYOUT_INVALID',
+      `${error.message}; it was left as it is: repair it, or restore it from a copy`,
+      { cause: error },
+    );
+  }
+}
+
+/** The canonical text of `index.json`, piece by piece: keys sorted, no whitespace, entries in their order. */
+export function* indexText(head: IndexHead, entries: Iterable<Entry>): Generator<string> {
+  const names = [...Object.keys(head).filter((name) => name !== 'manifests'), 'manifests'].sort();
+  let separator = '{';
+  for (const name of names) {
+    yield `${separator}${JSON.stringify(name)}:`;
+    separator = ',';
+    if (name !== 'manifests') {
+      yield canonicalJson(head[name]);
+      continue;
+    }
+    let between = '[';
+    for (const { descriptor } of entries) {
+      yield between + canonicalJson(descriptor);
+      between = ',';
+    }
+    yield between === '[' ? '[]' : ']';
+  }
+  yield '}';
+}
+
+/** JSON with the keys of every object sorted and no whitespace. */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const fields = Object.entries(value)
+    .filter(([, field]) => field !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, field]) => `${JSON.stringify(name)}:${canonicalJson(field)}`);
+  return `{${fields.join(',')}}`;
+}

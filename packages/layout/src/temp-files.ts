@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { isSystemError, type FileSystem } from './file-system.js';
+
+/** A file that is being written. It is locked, so that others can tell it from what a dead process left. */
+export interface Temp {
+  readonly path: string;
+  readonly fd: number;
+}
+
+/** The folder `.layercache/ingest`: what is being written, before it is renamed to where it belongs. */
+export class TempFiles {
+  readonly #files: FileSystem;
+  readonly dir: string;
+
+  constructor(files: FileSystem, layoutDir: string) {
+    this.#files = files;
+    this.dir = join(layoutDir, '.layercache', 'ingest');
+  }
+
+  async create(): Promise<Temp> {
+    for (;;) {
+      const path = join(this.dir, `${randomBytes(12).toString('hex')}.tmp`);
+      const fd = await this.#openNew(path);
+      let held = false;
+      try {
+        // Someone who sweeps may have had the file between its creation and its lock.
+        held = this.#files.tryLock(fd, 'exclusive') && (await this.#isThere(path));
+        if (held) return { path, fd };
+      } finally {
+        if (!held) await this.#files.close(fd);
+      }
+    }
+  }
+
+  async discard(temp: Temp): Promise<void> {
+    await this.#files.unlink(temp.path).catch(() => undefined);
+    await this.#files.close(temp.fd);
+  }
+
+  /** Removes what dead writers left behind. Partial downloads stay. Returns how many files went. */
+  sweep(): number {
+    let count = 0;
+    for (const name of this.#names()) {
+      if (!name.endsWith('.tmp')) continue;
+      const path = join(this.dir, name);
+      try {
+        const fd = this.#files.openSync(path, 'r+');
+        try {
+          if (!this.#files.tryLock(fd, 'exclusive')) continue;
+          this.#files.unlinkSync(path);
+          count++;
+        } finally {
+          this.#files.closeSync(fd);
+        }
+      } catch (error) {
+        if (!isSystemError(error, 'ENOENT')) throw error;
+      }
+    }
+    return count;
+  }
+
+  #names(): string[] {
+    try {
+      return this.#files.readdirSync(this.dir);
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT')) return [];
+      throw error;
+    }
+  }
+
+  async #openNew(path: string): Promise<number> {
+    try {
+      return await this.#files.open(path, 'wx+', 0o644);
+    } catch (error) {
+      if (!isSystemError(error, 'ENOENT')) throw error;
+      await this.#files.mkdir(this.dir);
+      return this.#files.open(path, 'wx+', 0o644);
+    }
+  }
+
+  async #isThere(path: string): Promise<boolean> {
+    try {
+      await this.#files.stat(path);
+      return true;
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+}
