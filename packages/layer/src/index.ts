@@ -1,0 +1,3 @@
+export * from './deflate/checkpoint.js';
+export * from './deflate/gzip-scanner.js';
+export * from './deflate/restart.js';
