@@ -1,1 +1,21 @@
+export {
+  dockerCredentials,
+  noCredentials,
+  type Credentials,
+  type CredentialStore,
+} from './client/credentials.js';
+export { RegistryClient, type RegistryClientOptions } from './client/registry-client.js';
+export type { RetryOptions } from './client/retry.js';
+export { isLoopback, type Traffic } from './client/transport.js';
+export { MemoryRegistry } from './memory-registry.js';
+export {
+  apiHost,
+  formatReference,
+  isRepositoryName,
+  isTag,
+  parseReference,
+  type Reference,
+} from './reference.js';
+export { RegistryError, type ReportedError } from './registry-error.js';
 export type * from './registry.js';
+export { referrerOf, subjectSchema } from './subject.js';

@@ -1,0 +1,183 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { isLayercacheError, type ErrorCode, type Logger } from '@layercache/oci';
+import { z } from 'zod';
+import { RegistryError, type ReportedError } from '../registry-error.js';
+import type { Authorizer} from './authorizer.js';
+import { type Scope } from './authorizer.js';
+import { isTransientStatus, pause, retryAfter, type RetryPolicy } from './retry.js';
+import { shownUrl, type HttpResponse, type Transport } from './transport.js';
+
+export interface Exchange {
+  readonly method: string;
+  readonly url: URL;
+  readonly scopes: readonly Scope[];
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+  /** Statuses that are an answer. Any other is an error. */
+  readonly expect: readonly number[];
+  /** What the errors say was being done: `fetching blob sha256:…`. */
+  readonly doing: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Whether doing it twice is the same as doing it once. Default true. */
+  readonly repeatable?: boolean;
+}
+
+/** Bytes of an error's body that are read: enough for what registries say. */
+const MAX_ERROR_BODY = 64 * 1024;
+
+const errorBodySchema = z.looseObject({
+  errors: z
+    .array(
+      z.looseObject({ code: z.string(), message: z.string().optional(), detail: z.unknown().optional() }),
+    )
+    .min(1),
+});
+
+/** Requests to one registry: authenticated when it asks, repeated when that may help. */
+export class Exchanger {
+  readonly #transport: Transport;
+  readonly #authorizer: Authorizer;
+  readonly #policy: RetryPolicy;
+  readonly #logger: Logger;
+  readonly #registry: string;
+
+  constructor(
+    registry: string,
+    transport: Transport,
+    authorizer: Authorizer,
+    policy: RetryPolicy,
+    logger: Logger,
+  ) {
+    this.#registry = registry;
+    this.#transport = transport;
+    this.#authorizer = authorizer;
+    this.#policy = policy;
+    this.#logger = logger;
+  }
+
+  /**
+   * @throws RegistryError `NOT_FOUND` (404), `UNAUTHORIZED` (401, 403), `REGISTRY` (any other)
+   * @throws LayercacheError `NETWORK`, `ABORTED`
+   */
+  async send(exchange: Exchange): Promise<HttpResponse> {
+    let challenged = false;
+    for (let attempt = 1; ; attempt++) {
+      let response: HttpResponse;
+      try {
+        response = await this.#once(exchange);
+      } catch (error) {
+        const again = isLayercacheError(error, 'NETWORK') && exchange.repeatable !== false;
+        if (!again || attempt >= this.#policy.attempts) throw error;
+        this.#logger.debug({
+          message: 'request repeated',
+          doing: exchange.doing,
+          attempt,
+          error: error.message,
+        });
+        await pause(this.#policy, attempt, undefined, exchange.signal);
+        continue;
+      }
+      if (exchange.expect.includes(response.status)) return response;
+      if (response.status === 401 && !challenged) {
+        challenged = true;
+        discard(response);
+        this.#authorizer.accept(response, exchange.scopes);
+        attempt -= 1;
+        continue;
+      }
+      const again =
+        isTransientStatus(response.status) && (exchange.repeatable !== false || response.status === 429);
+      if (!again || attempt >= this.#policy.attempts) throw await this.failure(exchange, response);
+      discard(response);
+      this.#logger.debug({
+        message: 'request repeated',
+        doing: exchange.doing,
+        attempt,
+        status: response.status,
+      });
+      await pause(
+        this.#policy,
+        attempt,
+        retryAfter(headerOf(response.headers, 'retry-after')),
+        exchange.signal,
+      );
+    }
+  }
+
+  async #once(exchange: Exchange): Promise<HttpResponse> {
+    const { method, url, scopes, headers, body, signal } = exchange;
+    const authorization = await this.#authorizer.authorization(scopes, signal);
+    return this.#transport.send({
+      method,
+      url,
+      headers: { ...headers, ...(authorization === undefined ? {} : { authorization }) },
+      ...(body === undefined ? {} : { body: body() }),
+      signal,
+    });
+  }
+
+  /** The error that a response is, in the registry's own words. */
+  async failure(exchange: Exchange, response: HttpResponse): Promise<RegistryError> {
+    const { status } = response;
+    const body = await this.#transport
+      .readAll(response, MAX_ERROR_BODY, exchange.signal)
+      .catch(() => Buffer.alloc(0));
+    const reported = reportedErrors(body);
+    const said =
+      reported.length > 0
+        ? reported
+            .map(
+              (each) =>
+                `${each.code}${each.message === undefined || each.message === '' ? '' : `: ${each.message}`}`,
+            )
+            .join('; ')
+        : shownBody(body);
+    const where = `${exchange.doing} at ${this.#registry}`;
+    return new RegistryError(
+      codeOf(status),
+      `${where} failed with status ${status}${said === '' ? '' : `: ${oneLine(said)}`}${hintOf(status, shownUrl(exchange.url))}`,
+      { status, reported },
+    );
+  }
+}
+
+export function headerOf(headers: IncomingHttpHeaders, name: string): string | undefined {
+  const value = headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** Frees the connection of an answer nobody reads. */
+export function discard(response: HttpResponse): void {
+  response.body.on('error', () => undefined);
+  response.body.resume();
+}
+
+function codeOf(status: number): ErrorCode {
+  if (status === 404) return 'NOT_FOUND';
+  if (status === 401 || status === 403) return 'UNAUTHORIZED';
+  return 'REGISTRY';
+}
+
+function hintOf(status: number, url: string): string {
+  if (status === 401 || status === 403) return '; log in with an account that may do this';
+  if (status === 429) return '; it asks for fewer requests: try again later';
+  return status >= 500 ? ` (${url})` : '';
+}
+
+function reportedErrors(body: Buffer): ReportedError[] {
+  try {
+    return errorBodySchema.parse(JSON.parse(body.toString('utf8'))).errors;
+  } catch {
+    return [];
+  }
+}
+
+/** What came instead of the specification's JSON: often a proxy's page. */
+function shownBody(body: Buffer): string {
+  const text = body.toString('utf8').replace(/<[^>]*>/g, ' ');
+  return text.replace(/\s+/g, ' ').trim().slice(0, 200);
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, ' ').slice(0, 500);
+}

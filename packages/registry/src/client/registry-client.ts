@@ -1,0 +1,444 @@
+import { Readable } from 'node:stream';
+import {
+  IntegrityError,
+  LayercacheError,
+  MAX_MANIFEST_SIZE,
+  MediaType,
+  digestAlgorithm,
+  digestHex,
+  digestOf,
+  isDigest,
+  isLayercacheError,
+  parseDocument,
+  parseImageIndex,
+  silentLogger,
+  type Descriptor,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
+import { z } from 'zod';
+import { apiHost } from '../reference.js';
+import { RegistryError } from '../registry-error.js';
+import type {
+  ByteSource,
+  FetchBlobOptions,
+  FetchedBlob,
+  FetchedManifest,
+  ListOptions,
+  PushManifestOptions,
+  Registry,
+  RequestOptions,
+} from '../registry.js';
+import { referrerOf, subjectSchema } from '../subject.js';
+import { Authorizer, scopeOf } from './authorizer.js';
+import { bodyExtent, resumingBody } from './blob-body.js';
+import { dockerCredentials, type CredentialStore } from './credentials.js';
+import { Exchanger, discard, headerOf } from './exchange.js';
+import { retryPolicy, type RetryOptions, type RetryPolicy } from './retry.js';
+import { Transport, isLoopback, type HttpResponse, type Traffic } from './transport.js';
+import { Uploader } from './upload.js';
+
+export interface RegistryClientOptions {
+  /** Default: those of `docker login`. */
+  readonly credentials?: CredentialStore;
+  /** HTTP without TLS. Default: only to this machine. */
+  readonly plainHttp?: boolean;
+  readonly logger?: Logger;
+  readonly retry?: RetryOptions;
+  /** Milliseconds without a byte in either direction, after which a connection counts as broken. Default 60,000. */
+  readonly timeout?: number;
+  readonly userAgent?: string;
+}
+
+const ACCEPTED = [
+  MediaType.manifest,
+  MediaType.index,
+  MediaType.dockerManifest,
+  MediaType.dockerManifestList,
+].join(', ');
+
+/** Bytes of a page of tags, repositories or referrers. */
+const MAX_LIST_SIZE = 16 * 1024 * 1024;
+const PAGE = '1000';
+
+const tagsSchema = z.looseObject({ tags: z.array(z.string()).nullable() });
+const catalogSchema = z.looseObject({ repositories: z.array(z.string()).nullable() });
+
+/** A registry over HTTP (OCI distribution specification 1.1). */
+export class RegistryClient implements Registry {
+  /** As in a reference: `docker.io`, `registry.example:5000`. */
+  readonly host: string;
+  readonly #base: URL;
+  readonly #transport: Transport;
+  readonly #exchanger: Exchanger;
+  readonly #uploader: Uploader;
+  readonly #policy: RetryPolicy;
+
+  constructor(host: string, options: RegistryClientOptions = {}) {
+    this.host = host;
+    const logger = options.logger ?? silentLogger;
+    const address = new URL(`https://${apiHost(host)}/v2/`);
+    const plainHttp = options.plainHttp ?? isLoopback(address.hostname);
+    this.#base = plainHttp ? new URL(`http://${apiHost(host)}/v2/`) : address;
+    this.#transport = new Transport(options.timeout ?? 60_000, options.userAgent ?? 'layercache');
+    const authorizer = new Authorizer(
+      host,
+      options.credentials ?? dockerCredentials(),
+      this.#transport,
+      plainHttp,
+    );
+    this.#policy = retryPolicy(options.retry);
+    this.#exchanger = new Exchanger(host, this.#transport, authorizer, this.#policy, logger);
+    this.#uploader = new Uploader(this.#exchanger, this.#policy, (path) => this.#url(path));
+  }
+
+  /** What has gone over the network so far. */
+  get traffic(): Readonly<Traffic> {
+    return this.#transport.traffic;
+  }
+
+  async resolve(repository: string, reference: string, options: RequestOptions = {}): Promise<Descriptor> {
+    const response = await this.#exchanger.send({
+      method: 'HEAD',
+      url: this.#url(`${repository}/manifests/${reference}`),
+      scopes: [scopeOf(repository, 'pull')],
+      headers: { accept: ACCEPTED },
+      expect: [200, 405],
+      doing: `resolving ${repository}${separator(reference)}${reference}`,
+      signal: options.signal,
+    });
+    discard(response);
+    const mediaType = mediaTypeOf(response);
+    const digest = isDigest(reference) ? reference : contentDigest(response);
+    const size = Number(headerOf(response.headers, 'content-length') ?? NaN);
+    if (
+      response.status === 200 &&
+      mediaType !== undefined &&
+      digest !== undefined &&
+      Number.isSafeInteger(size)
+    ) {
+      return { mediaType, digest, size };
+    }
+    // Not every registry says it all in the answer to a HEAD.
+    return (await this.fetchManifest(repository, reference, options)).descriptor;
+  }
+
+  async fetchManifest(
+    repository: string,
+    reference: string,
+    options: RequestOptions = {},
+  ): Promise<FetchedManifest> {
+    const what = `${this.host}/${repository}${separator(reference)}${reference}`;
+    const response = await this.#exchanger.send({
+      method: 'GET',
+      url: this.#url(`${repository}/manifests/${reference}`),
+      scopes: [scopeOf(repository, 'pull')],
+      headers: { accept: ACCEPTED },
+      expect: [200],
+      doing: `fetching manifest ${repository}${separator(reference)}${reference}`,
+      signal: options.signal,
+    });
+    const bytes = await this.#transport.readAll(response, MAX_MANIFEST_SIZE, options.signal);
+    const mediaType = mediaTypeOf(response);
+    if (mediaType === undefined || !/[/+]json$/.test(mediaType)) {
+      throw new RegistryError(
+        'REGISTRY',
+        `${what} is no manifest: the answer has the content type ${mediaType ?? '(none)'}; is this a registry?`,
+        { status: response.status },
+      );
+    }
+    const expected = isDigest(reference) ? reference : contentDigest(response);
+    const found = digestOf(bytes, expected === undefined ? 'sha256' : digestAlgorithm(expected));
+    if (expected !== undefined && found !== expected) {
+      throw new IntegrityError(
+        'DIGEST_MISMATCH',
+        `${what} should be ${expected}, but its bytes hash to ${found}`,
+        {
+          expected,
+          found,
+        },
+      );
+    }
+    return { descriptor: { mediaType, digest: found, size: bytes.length }, bytes };
+  }
+
+  async blobSize(
+    repository: string,
+    digest: Digest,
+    options: RequestOptions = {},
+  ): Promise<number | undefined> {
+    const response = await this.#exchanger.send({
+      method: 'HEAD',
+      url: this.#url(`${repository}/blobs/${digest}`),
+      scopes: [scopeOf(repository, 'pull')],
+      expect: [200, 404],
+      doing: `looking for blob ${digest} in ${repository}`,
+      signal: options.signal,
+    });
+    discard(response);
+    if (response.status === 404) return undefined;
+    const size = Number(headerOf(response.headers, 'content-length') ?? NaN);
+    if (Number.isSafeInteger(size)) return size;
+    throw new RegistryError('REGISTRY', `${this.host} has blob ${digest} but does not say how large it is`, {
+      status: 200,
+    });
+  }
+
+  async fetchBlob(repository: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
+    const { range, signal } = options;
+    const wanted = range?.first ?? 0;
+    const open = (first: number): Promise<HttpResponse> => {
+      const whole = first === 0 && range?.last === undefined;
+      return this.#exchanger.send({
+        method: 'GET',
+        url: this.#url(`${repository}/blobs/${digest}`),
+        scopes: [scopeOf(repository, 'pull')],
+        headers: whole ? {} : { range: `bytes=${first}-${range?.last ?? ''}` },
+        expect: whole ? [200] : [200, 206],
+        doing: `fetching blob ${digest} of ${repository}`,
+        signal,
+      });
+    };
+    const response = await open(wanted);
+    const extent = bodyExtent(response, wanted);
+    const body = resumingBody(response, extent, {
+      transport: this.#transport,
+      policy: this.#policy,
+      signal,
+      reopen: open,
+    });
+    return { size: extent.size, offset: extent.offset, body: Readable.from(body, { objectMode: false }) };
+  }
+
+  pushBlob(
+    repository: string,
+    descriptor: Pick<Descriptor, 'digest' | 'size'>,
+    source: ByteSource,
+    options: RequestOptions = {},
+  ): Promise<void> {
+    return this.#uploader.push(repository, descriptor, source, options.signal);
+  }
+
+  mountBlob(
+    repository: string,
+    digest: Digest,
+    from: string,
+    options: RequestOptions = {},
+  ): Promise<boolean> {
+    return this.#uploader.mount(repository, digest, from, options.signal);
+  }
+
+  async pushManifest(
+    repository: string,
+    mediaType: string,
+    bytes: Uint8Array,
+    options: PushManifestOptions = {},
+  ): Promise<Descriptor> {
+    const digest = digestOf(bytes);
+    const reference = options.tag ?? digest;
+    const response = await this.#exchanger.send({
+      method: 'PUT',
+      url: this.#url(`${repository}/manifests/${reference}`),
+      scopes: [scopeOf(repository, 'pull', 'push')],
+      headers: { 'content-type': mediaType, 'content-length': String(bytes.length) },
+      body: () => [bytes],
+      expect: [200, 201, 202],
+      doing: `pushing manifest ${repository}${separator(reference)}${reference}`,
+      signal: options.signal,
+    });
+    discard(response);
+    const stored = contentDigest(response);
+    if (stored !== undefined && stored !== digest) {
+      throw new IntegrityError(
+        'DIGEST_MISMATCH',
+        `${this.host} stored manifest ${digest} as ${stored}: it changed the bytes`,
+        {
+          expected: digest,
+          found: stored,
+        },
+      );
+    }
+    const descriptor = { mediaType, digest, size: bytes.length };
+    if (headerOf(response.headers, 'oci-subject') === undefined)
+      await this.#listReferrer(repository, descriptor, bytes, options);
+    return descriptor;
+  }
+
+  async tag(repository: string, digest: Digest, tag: string, options: RequestOptions = {}): Promise<void> {
+    const { descriptor, bytes } = await this.fetchManifest(repository, digest, options);
+    await this.pushManifest(repository, descriptor.mediaType, bytes, { ...options, tag });
+  }
+
+  async deleteManifest(repository: string, reference: string, options: RequestOptions = {}): Promise<void> {
+    await this.#delete(
+      repository,
+      `manifests/${reference}`,
+      `manifest ${repository}${separator(reference)}${reference}`,
+      options,
+    );
+  }
+
+  async deleteBlob(repository: string, digest: Digest, options: RequestOptions = {}): Promise<void> {
+    await this.#delete(repository, `blobs/${digest}`, `blob ${digest} of ${repository}`, options);
+  }
+
+  async *tags(repository: string, options: ListOptions = {}): AsyncGenerator<string> {
+    const url = this.#url(`${repository}/tags/list`);
+    for await (const page of this.#pages(
+      url,
+      [scopeOf(repository, 'pull')],
+      `listing the tags of ${repository}`,
+      options,
+    )) {
+      yield* parseDocument(tagsSchema, page, `the tags of ${repository}`).tags ?? [];
+    }
+  }
+
+  async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
+    const url = this.#url('_catalog');
+    for await (const page of this.#pages(url, ['registry:catalog:*'], 'listing the repositories', options)) {
+      yield* parseDocument(catalogSchema, page, `the repositories of ${this.host}`).repositories ?? [];
+    }
+  }
+
+  async *referrers(
+    repository: string,
+    digest: Digest,
+    options: RequestOptions & { readonly artifactType?: string } = {},
+  ): AsyncGenerator<Descriptor> {
+    const url = this.#url(`${repository}/referrers/${digest}`);
+    if (options.artifactType !== undefined) url.searchParams.set('artifactType', options.artifactType);
+    // A registry may leave the filter to us.
+    const wanted = (each: Descriptor): boolean =>
+      options.artifactType === undefined || each.artifactType === options.artifactType;
+    const scopes = [scopeOf(repository, 'pull')];
+    const doing = `listing the referrers of ${digest}`;
+    try {
+      for await (const page of this.#pages(url, scopes, doing, options)) {
+        yield* parseImageIndex(page, `the referrers of ${digest}`).manifests.filter(wanted);
+      }
+    } catch (error) {
+      // Distribution specification, "Unavailable Referrers API".
+      if (!(error instanceof RegistryError) || (error.status !== 404 && error.status !== 405)) throw error;
+      const { manifests } = await this.#fallbackIndex(repository, digest, options);
+      yield* manifests.filter(wanted);
+    }
+  }
+
+  async #delete(repository: string, path: string, what: string, options: RequestOptions): Promise<void> {
+    const response = await this.#exchanger.send({
+      method: 'DELETE',
+      url: this.#url(`${repository}/${path}`),
+      scopes: [scopeOf(repository, 'pull', 'push', 'delete')],
+      expect: [200, 202, 204, 405],
+      doing: `deleting ${what}`,
+      signal: options.signal,
+    });
+    discard(response);
+    if (response.status === 405) {
+      throw new RegistryError('UNSUPPORTED', `${this.host} deletes nothing: ${what} stays`, { status: 405 });
+    }
+  }
+
+  /** Pages linked by `Link: <…>; rel="next"` (distribution specification, "Listing Tags"). */
+  async *#pages(
+    start: URL,
+    scopes: readonly string[],
+    doing: string,
+    options: ListOptions,
+  ): AsyncGenerator<Uint8Array> {
+    let url: URL | undefined = start;
+    url.searchParams.set('n', PAGE);
+    if (options.after !== undefined) url.searchParams.set('last', options.after);
+    const seen = new Set<string>();
+    while (url !== undefined) {
+      if (seen.has(url.href))
+        throw new RegistryError('REGISTRY', `${doing} failed: the pages go in a circle`);
+      seen.add(url.href);
+      const response: HttpResponse = await this.#exchanger.send({
+        method: 'GET',
+        url,
+        scopes,
+        headers: { accept: `application/json, ${MediaType.index}` },
+        expect: [200],
+        doing,
+        signal: options.signal,
+      });
+      yield await this.#transport.readAll(response, MAX_LIST_SIZE, options.signal);
+      url = nextPage(response, this.#base);
+    }
+  }
+
+  /** Distribution specification, "Pushing Manifests with Subject": what a registry without the API needs. */
+  async #listReferrer(
+    repository: string,
+    descriptor: Descriptor,
+    bytes: Uint8Array,
+    options: RequestOptions,
+  ): Promise<void> {
+    const manifest = parseDocument(subjectSchema, bytes, `manifest ${descriptor.digest}`);
+    if (manifest.subject === undefined) return;
+    const index = await this.#fallbackIndex(repository, manifest.subject.digest, options);
+    if (index.manifests.some((each) => each.digest === descriptor.digest)) return;
+    const updated = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: MediaType.index,
+        manifests: [...index.manifests, referrerOf(descriptor, manifest)],
+      }),
+    );
+    await this.pushManifest(repository, MediaType.index, updated, {
+      ...options,
+      tag: fallbackTag(manifest.subject.digest),
+    });
+  }
+
+  async #fallbackIndex(
+    repository: string,
+    subject: Digest,
+    options: RequestOptions,
+  ): Promise<{ readonly manifests: readonly Descriptor[] }> {
+    try {
+      const { bytes } = await this.fetchManifest(repository, fallbackTag(subject), options);
+      return parseImageIndex(bytes, `the referrers of ${subject}`);
+    } catch (error) {
+      if (isLayercacheError(error, 'NOT_FOUND')) return { manifests: [] };
+      throw error;
+    }
+  }
+
+  #url(path: string): URL {
+    return new URL(path, this.#base);
+  }
+}
+
+/** Distribution specification, "Referrers Tag Schema". */
+function fallbackTag(subject: Digest): string {
+  return `${digestAlgorithm(subject)}-${digestHex(subject).slice(0, 64)}`;
+}
+
+function separator(reference: string): string {
+  return isDigest(reference) ? '@' : ':';
+}
+
+function mediaTypeOf(response: HttpResponse): string | undefined {
+  return headerOf(response.headers, 'content-type')?.split(';')[0]?.trim();
+}
+
+function contentDigest(response: HttpResponse): Digest | undefined {
+  const value = headerOf(response.headers, 'docker-content-digest');
+  if (value === undefined) return undefined;
+  if (isDigest(value)) return value;
+  throw new LayercacheError(
+    'REGISTRY',
+    `a registry announced the digest ${JSON.stringify(value.slice(0, 160))}, which is none`,
+  );
+}
+
+function nextPage(response: HttpResponse, base: URL): URL | undefined {
+  const target = /<([^>]*)>\s*;[^,]*\brel="?next"?/.exec(headerOf(response.headers, 'link') ?? '')?.[1];
+  if (target === undefined) return undefined;
+  const url = new URL(target, response.url);
+  // Behind a proxy the scheme or host in it is often wrong; the path and query are what counts.
+  return new URL(`${url.pathname}${url.search}`, base);
+}

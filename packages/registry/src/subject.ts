@@ -1,0 +1,23 @@
+import { annotationsSchema, descriptorSchema, type Descriptor } from '@layercache/oci';
+import { z } from 'zod';
+
+/** What of a manifest decides where it is listed as a referrer (distribution specification, "Listing Referrers"). */
+export const subjectSchema = z.looseObject({
+  artifactType: z.string().optional(),
+  config: z.looseObject({ mediaType: z.string() }).optional(),
+  subject: descriptorSchema.optional(),
+  annotations: annotationsSchema.optional(),
+});
+
+/** The descriptor under which a manifest with a subject is listed: with its artifact type and annotations. */
+export function referrerOf(descriptor: Descriptor, manifest: z.infer<typeof subjectSchema>): Descriptor {
+  const artifactType = manifest.artifactType ?? manifest.config?.mediaType;
+  const { mediaType, digest, size } = descriptor;
+  return {
+    mediaType,
+    digest,
+    size,
+    ...(artifactType === undefined ? {} : { artifactType }),
+    ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
+  };
+}
