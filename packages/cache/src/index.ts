@@ -1,1 +1,17 @@
-export {};
+export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
+export { CacheRegistry } from './cache-registry.js';
+export { decompress } from './decompress.js';
+export { LayerCache, type ExportOptions, type LayerCacheOptions } from './layer-cache.js';
+export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
+export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
+export {
+  CACHE_ARTIFACT_TYPE,
+  CACHE_CONFIG_TYPE,
+  CACHE_TAG,
+  decodeCacheIndex,
+  decodeShard,
+  encodeCacheIndex,
+} from './share/cache-index.js';
+export type { PullOptions, PullResult } from './share/pull.js';
+export type { PushOptions, PushProgress, PushResult } from './share/push.js';
+export type { RegistryFactory } from './sources/open-source.js';

@@ -1,0 +1,288 @@
+import {
+  Annotation,
+  LayercacheError,
+  MAX_MANIFEST_SIZE,
+  digestOf,
+  isDigest,
+  isLayercacheError,
+  isManifestMediaType,
+  isNondistributable,
+  parseDocument,
+  withAnnotations,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import type { OciLayout } from '@layercache/layout';
+import type {
+  ByteSource,
+  FetchBlobOptions,
+  FetchedBlob,
+  FetchedManifest,
+  ListOptions,
+  PushManifestOptions,
+  Registry,
+  RequestOptions,
+} from '@layercache/registry';
+import { z } from 'zod';
+import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
+import type { LayerCache } from './layer-cache.js';
+import { CACHE_TAG } from './share/cache-index.js';
+
+const subjectSchema = z.looseObject({
+  artifactType: z.string().optional(),
+  config: z.looseObject({ mediaType: z.string() }).optional(),
+  subject: z.looseObject({ digest: z.string() }).optional(),
+  annotations: z.record(z.string(), z.string()).optional(),
+});
+
+/**
+ * A cache as a registry. Images are found under the names they have in the cache (`docker.io/library/alpine:3.20`
+ * is the tag `3.20` of the repository `docker.io/library/alpine`), and every blob under its digest in every
+ * repository, a layer also under its diffID. The cache index itself is `layercache:latest`.
+ */
+export class CacheRegistry implements Registry {
+  readonly #cache: LayerCache;
+  readonly #layout: OciLayout;
+
+  constructor(cache: LayerCache, layout: OciLayout) {
+    this.#cache = cache;
+    this.#layout = layout;
+  }
+
+  async resolve(repository: string, reference: string): Promise<Descriptor> {
+    const entry = await this.#findManifest(repository, reference);
+    if (entry !== undefined) return { mediaType: entry.mediaType, digest: entry.digest, size: entry.size };
+    throw new LayercacheError('NOT_FOUND', `${repository} has no manifest ${reference} in this cache`);
+  }
+
+  async fetchManifest(
+    repository: string,
+    reference: string,
+    options: RequestOptions = {},
+  ): Promise<FetchedManifest> {
+    const descriptor = await this.resolve(repository, reference);
+    const bytes = await this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE, ...options });
+    return { descriptor, bytes };
+  }
+
+  async blobSize(
+    _repository: string,
+    digest: Digest,
+    options: RequestOptions = {},
+  ): Promise<number | undefined> {
+    const size = await this.#layout.blobSize(digest);
+    if (size !== undefined) return size;
+    // A diffID whose tar is not here yet: only decompressing tells its size, and it will be asked for next.
+    try {
+      const layer = this.#cache.layer(digest);
+      if (layer.diffID !== digest) return undefined;
+      (await layer.uncompressed({ ...options, keep: true })).destroy();
+    } catch (error) {
+      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    }
+    return this.#layout.blobSize(digest);
+  }
+
+  async fetchBlob(repository: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
+    const size = await this.blobSize(repository, digest, options);
+    if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${digest} is not in this cache`);
+    const { first = 0, last = size - 1 } = options.range ?? {};
+    const whole = first === 0 && last >= size - 1;
+    const body = this.#layout.read(digest, {
+      ...(whole ? {} : { start: first, end: Math.min(last + 1, size) }),
+      signal: options.signal,
+    });
+    return { size, offset: first, body };
+  }
+
+  async pushBlob(
+    _repository: string,
+    descriptor: Pick<Descriptor, 'digest' | 'size'>,
+    source: ByteSource,
+    options: RequestOptions = {},
+  ): Promise<void> {
+    await this.#layout.write(source(), { digest: descriptor.digest, size: descriptor.size, ...options });
+  }
+
+  /** Every repository has every blob. */
+  async mountBlob(_repository: string, digest: Digest): Promise<boolean> {
+    return (await this.#layout.blobSize(digest)) !== undefined;
+  }
+
+  async pushManifest(
+    repository: string,
+    mediaType: string,
+    bytes: Uint8Array,
+    options: PushManifestOptions = {},
+  ): Promise<Descriptor> {
+    const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+    const entries = await this.#partsOf(descriptor, bytes);
+    await this.#layout.write(bytes, {
+      digest: descriptor.digest,
+      size: descriptor.size,
+      signal: options.signal,
+    });
+    const named =
+      options.tag === undefined ? descriptor : nameDescriptor(descriptor, nameOf(repository, options.tag));
+    await this.#layout.put([...entries, named]);
+    return descriptor;
+  }
+
+  async tag(repository: string, digest: Digest, tag: string): Promise<void> {
+    const descriptor = await this.resolve(repository, digest);
+    await this.#layout.put(nameDescriptor(descriptor, nameOf(repository, tag)));
+  }
+
+  async deleteManifest(repository: string, reference: string): Promise<void> {
+    if (!isDigest(reference)) {
+      const found = this.#names(repository, reference).find(
+        (name) => this.#layout.lookupTag(name) !== undefined,
+      );
+      if (found === undefined) {
+        throw new LayercacheError('NOT_FOUND', `${repository} has no tag ${reference} in this cache`);
+      }
+      await this.#layout.untag(found);
+      return;
+    }
+    await this.resolve(repository, reference);
+    await this.#layout.remove(reference);
+  }
+
+  async deleteBlob(_repository: string, digest: Digest): Promise<void> {
+    if (!(await this.#layout.remove(digest))) {
+      throw new LayercacheError('NOT_FOUND', `blob ${digest} is not in this cache`);
+    }
+  }
+
+  async *tags(repository: string, options: ListOptions = {}): AsyncGenerator<string> {
+    const names = new Set(this.#names(repository, ''));
+    const tags = new Set<string>();
+    for (const [name] of this.#layout.tags()) {
+      const { prefix, tag } = splitName(name);
+      if (names.has(`${prefix}:`)) tags.add(tag);
+    }
+    if (repository === CACHE_TAG && this.#layout.lookupTag(CACHE_TAG) !== undefined) tags.add('latest');
+    if (tags.size === 0) {
+      throw new LayercacheError('NOT_FOUND', `no image of ${repository} is in this cache`);
+    }
+    yield* after([...tags], options.after);
+    await Promise.resolve();
+  }
+
+  async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
+    const found = new Set<string>();
+    for (const [name] of this.#layout.tags()) {
+      found.add(name === CACHE_TAG ? CACHE_TAG : splitName(name).prefix);
+    }
+    yield* after([...found], options.after);
+    await Promise.resolve();
+  }
+
+  async *referrers(
+    _repository: string,
+    digest: Digest,
+    options: RequestOptions & { readonly artifactType?: string } = {},
+  ): AsyncGenerator<Descriptor> {
+    const seen = new Set<Digest>();
+    for (const { descriptor } of this.#layout.entries()) {
+      if (!isManifestMediaType(descriptor.mediaType) || seen.has(descriptor.digest)) continue;
+      seen.add(descriptor.digest);
+      const bytes = await this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE });
+      const manifest = parseDocument(subjectSchema, bytes, `manifest ${descriptor.digest}`);
+      if (manifest.subject?.digest !== digest) continue;
+      const artifactType = manifest.artifactType ?? manifest.config?.mediaType;
+      if (options.artifactType !== undefined && options.artifactType !== artifactType) continue;
+      const { mediaType, size } = descriptor;
+      yield {
+        mediaType,
+        digest: descriptor.digest,
+        size,
+        ...(artifactType === undefined ? {} : { artifactType }),
+        ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
+      };
+    }
+  }
+
+  async #findManifest(repository: string, reference: string): Promise<Descriptor | undefined> {
+    if (isDigest(reference)) {
+      const entry = this.#layout
+        .lookup(reference)
+        .find((each) => isManifestMediaType(each.descriptor.mediaType));
+      if (entry !== undefined) return entry.descriptor;
+      return this.#shard(reference);
+    }
+    for (const name of this.#names(repository, reference)) {
+      const entry = this.#layout.lookupTag(name);
+      if (entry !== undefined) return entry.descriptor;
+    }
+    return undefined;
+  }
+
+  /** A shard of the cache index is a manifest that is no entry of its own. */
+  async #shard(digest: Digest): Promise<Descriptor | undefined> {
+    const index = this.#layout.lookupTag(CACHE_TAG)?.descriptor;
+    if (index === undefined) return undefined;
+    const parsed = parseManifest(
+      index,
+      await this.#layout.readBytes(index.digest, { maxSize: MAX_MANIFEST_SIZE }),
+    );
+    return parsed.kind === 'index'
+      ? parsed.index.manifests.find((each) => each.digest === digest)
+      : undefined;
+  }
+
+  /** Names in the cache that a repository and a tag can mean, Docker Hub's short forms included. */
+  #names(repository: string, tag: string): string[] {
+    if (repository === CACHE_TAG && tag === 'latest') return [CACHE_TAG];
+    const repositories = [repository, `docker.io/${repository}`];
+    if (!repository.includes('/')) repositories.push(`docker.io/library/${repository}`);
+    return repositories.map((each) => nameOf(each, tag));
+  }
+
+  /**
+   * What a manifest refers to, as entries.
+   *
+   * @throws LayercacheError `NOT_FOUND` when a part is not here, as distribution's registries demand
+   */
+  async #partsOf(descriptor: Descriptor, bytes: Uint8Array): Promise<Descriptor[]> {
+    const parsed = parseManifest(descriptor, bytes);
+    if (parsed.kind === 'index') {
+      for (const child of parsed.index.manifests) await this.resolve('', child.digest);
+      return [];
+    }
+    const { config, layers } = parsed.manifest;
+    const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType));
+    for (const part of parts) {
+      if (await this.#layout.has(part.digest, part.size)) continue;
+      throw new LayercacheError(
+        'NOT_FOUND',
+        `blob ${part.digest} of manifest ${descriptor.digest} is not in this cache: push it first`,
+      );
+    }
+    if (!isImageConfig(config)) return parts;
+    const document = readImageConfig(parsed.manifest, await this.#layout.readBytes(config.digest));
+    return [config, ...claimPairs(parsed.manifest, document, descriptor.digest)].filter((part) =>
+      parts.some((each) => each.digest === part.digest),
+    );
+  }
+}
+
+function nameOf(repository: string, tag: string): string {
+  return `${repository}:${tag}`;
+}
+
+function splitName(name: string): { prefix: string; tag: string } {
+  const colon = name.lastIndexOf(':');
+  return colon > name.lastIndexOf('/')
+    ? { prefix: name.slice(0, colon), tag: name.slice(colon + 1) }
+    : { prefix: name, tag: 'latest' };
+}
+
+function nameDescriptor(descriptor: Descriptor, name: string): Descriptor {
+  return withAnnotations(descriptor, { [Annotation.refName]: name, [Annotation.containerdName]: name });
+}
+
+function after(names: readonly string[], start: string | undefined): string[] {
+  return [...names].sort().filter((name) => start === undefined || name > start);
+}

@@ -1,0 +1,72 @@
+import type { OciLayout } from '@layercache/layout';
+import {
+  LayercacheError,
+  MAX_MANIFEST_SIZE,
+  claimedDiffID,
+  isNondistributable,
+  type Descriptor,
+  type Digest,
+  type ImageManifest,
+} from '@layercache/oci';
+import { parseManifest } from '../image-walk.js';
+import type { Layer } from '../layer.js';
+import type { ExportedImage } from './export-target.js';
+
+/**
+ * Everything an image in the cache refers to.
+ *
+ * @throws LayercacheError `NOT_FOUND` when a part is not in the cache
+ */
+export async function collectImage(
+  layout: OciLayout,
+  layerOf: (digest: Digest) => Layer,
+  descriptor: Descriptor,
+  name: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<ExportedImage> {
+  const parts = new Map<Digest, Descriptor>();
+  const manifests: ImageManifest[] = [];
+
+  const collect = async (manifest: Descriptor): Promise<void> => {
+    const bytes = await layout.readBytes(manifest.digest, { maxSize: MAX_MANIFEST_SIZE, signal });
+    const parsed = parseManifest(manifest, bytes);
+    if (parsed.kind === 'index') {
+      for (const child of parsed.index.manifests) await collect(child);
+    } else {
+      manifests.push(parsed.manifest);
+      for (const part of [parsed.manifest.config, ...parsed.manifest.layers]) {
+        if (isNondistributable(part.mediaType)) continue;
+        if (!(await layout.has(part.digest, part.size))) {
+          throw new LayercacheError(
+            'NOT_FOUND',
+            `blob ${part.digest} of image ${name ?? descriptor.digest} is not in the cache: add the image again`,
+          );
+        }
+        parts.set(part.digest, part);
+      }
+    }
+    parts.set(manifest.digest, manifest);
+  };
+  await collect(descriptor);
+
+  return {
+    descriptor,
+    name,
+    parts: [...parts.values()],
+    manifests,
+    read: (digest) => layout.read(digest, { signal }),
+    readTar: async (part) => {
+      const layer = layerOf(part.digest);
+      // Kept, because a tar archive needs the size before the bytes.
+      const tar = await layer.uncompressed({ signal, keep: true });
+      const proven = layerOf(part.digest);
+      const diffID = proven.diffID ?? claimedDiffID(part);
+      const size = diffID === undefined ? undefined : await layout.blobSize(diffID);
+      if (diffID === undefined || size === undefined) {
+        tar.destroy();
+        throw new LayercacheError('NOT_FOUND', `the tar of layer ${part.digest} is not in the cache`);
+      }
+      return { diffID, size, tar };
+    },
+  };
+}

@@ -1,0 +1,22 @@
+import type { Readable } from 'node:stream';
+import type { Descriptor, Digest, ImageManifest } from '@layercache/oci';
+
+/** An image that is to be handed to other tools, and where to read it. */
+export interface ExportedImage {
+  /** Of its manifest or index. */
+  readonly descriptor: Descriptor;
+  readonly name: string | undefined;
+  /** Everything the image refers to, itself included, parts before what refers to them, each once. */
+  readonly parts: readonly Descriptor[];
+  /** Its manifests for single platforms. */
+  readonly manifests: readonly ImageManifest[];
+  read(digest: Digest): Readable;
+  /** The tar of a layer, and its size in bytes. */
+  readTar(
+    layer: Descriptor,
+  ): Promise<{ readonly diffID: Digest; readonly size: number; readonly tar: Readable }>;
+}
+
+export interface ExportTarget {
+  write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void>;
+}

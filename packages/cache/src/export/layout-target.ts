@@ -1,0 +1,30 @@
+import { OciLayout } from '@layercache/layout';
+import { Annotation, throwIfAborted, withAnnotations } from '@layercache/oci';
+import type { ExportTarget, ExportedImage } from './export-target.js';
+
+/** An OCI image layout in a folder, made where there is none; other images in it stay. */
+export class LayoutTarget implements ExportTarget {
+  readonly #dir: string;
+
+  constructor(dir: string) {
+    this.#dir = dir;
+  }
+
+  async write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void> {
+    const layout = await OciLayout.open(this.#dir);
+    try {
+      for (const part of image.parts) {
+        throwIfAborted(signal);
+        if (await layout.has(part.digest, part.size)) continue;
+        await layout.write(image.read(part.digest), { digest: part.digest, size: part.size, signal });
+      }
+      await layout.put(
+        image.name === undefined
+          ? image.descriptor
+          : withAnnotations(image.descriptor, { [Annotation.refName]: image.name }),
+      );
+    } finally {
+      await layout.close();
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import { Annotation, digestAlgorithm, digestHex, withAnnotations } from '@layercache/oci';
+import type { ExportTarget, ExportedImage } from './export-target.js';
+import { documentMember, writeTar } from './tar-writer.js';
+
+/** An OCI image layout as one tar file. */
+export class OciArchiveTarget implements ExportTarget {
+  readonly #path: string;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  async write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void> {
+    const { descriptor, name } = image;
+    const entry = withAnnotations(descriptor, { [Annotation.refName]: name });
+    await writeTar(
+      this.#path,
+      [
+        documentMember('oci-layout', { imageLayoutVersion: '1.0.0' }),
+        documentMember('index.json', { schemaVersion: 2, manifests: [entry] }),
+        ...image.parts.map((part) => ({
+          name: `blobs/${digestAlgorithm(part.digest)}/${digestHex(part.digest)}`,
+          size: part.size,
+          read: () => image.read(part.digest),
+        })),
+      ],
+      signal,
+    );
+  }
+}

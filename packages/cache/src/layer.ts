@@ -1,0 +1,265 @@
+import type { Readable } from 'node:stream';
+import { Readable as ReadableStream } from 'node:stream';
+import {
+  Digester,
+  IntegrityError,
+  LayercacheError,
+  digestAlgorithm,
+  isLayercacheError,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import type { Entry, OciLayout } from '@layercache/layout';
+import { layerRecord, type LayerRecord } from './layer-record.js';
+import type { BlobSupply, Pairing } from './pairing.js';
+
+export interface ReadLayerOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface UncompressedOptions extends ReadLayerOptions {
+  /** Whether a tar that had to be decompressed becomes a blob of the cache. The cache's own setting unless said. */
+  readonly keep?: boolean | undefined;
+}
+
+interface LayerContext {
+  readonly layout: OciLayout;
+  readonly pairing: Pairing;
+  readonly supply: BlobSupply;
+  readonly keepUncompressed: boolean;
+}
+
+/** One layer, whichever of its names it was asked by. A snapshot of what the cache knows; reading is live. */
+export class Layer {
+  readonly #context: LayerContext;
+  readonly #record: LayerRecord;
+
+  constructor(context: LayerContext, record: LayerRecord) {
+    this.#context = context;
+    this.#record = record;
+  }
+
+  /** The digest or diffID it was asked by. */
+  get key(): Digest {
+    return this.#record.key;
+  }
+
+  /** The digest of the uncompressed tar: claimed, unless {@link proven}. */
+  get diffID(): Digest | undefined {
+    return this.#record.diffID;
+  }
+
+  /** Digests of its compressed forms, here or not, sorted. */
+  get digests(): readonly Digest[] {
+    return this.#record.digests;
+  }
+
+  /** Entries of its compressed forms. */
+  get compressedForms(): readonly Descriptor[] {
+    return this.#record.compressed.map((entry) => entry.descriptor);
+  }
+
+  /** The entry of the form `tar`, when it is one. */
+  get uncompressedForm(): Descriptor | undefined {
+    return this.#record.tar?.descriptor;
+  }
+
+  /** Of the form that `key` names; of a compressed form when that one is not an entry. */
+  get mediaType(): string {
+    return this.#named().mediaType;
+  }
+
+  /** Bytes of each form, where known. */
+  get size(): { readonly compressed: number | undefined; readonly uncompressed: number | undefined } {
+    return {
+      compressed: (this.#own() ?? this.#record.compressed[0])?.descriptor.size,
+      uncompressed: this.#record.tar?.descriptor.size,
+    };
+  }
+
+  /**
+   * Whether this machine has decompressed the layer and seen that digest and diffID belong together. Asked by
+   * diffID, one proven compressed form is enough.
+   */
+  get proven(): boolean {
+    const { compressed, tar } = this.#record;
+    if (!this.#isDiffID()) return this.#own()?.proven ?? false;
+    // A tar that nobody compressed is its own diffID: there is no pair to prove.
+    return compressed.some((entry) => entry.proven) || (compressed.length === 0 && tar !== undefined);
+  }
+
+  /**
+   * The compressed bytes, hashed on the way: the stream fails before its end when they are wrong. Asked by
+   * diffID, a pair that is only claimed is proven first.
+   *
+   * @throws LayercacheError `NOT_FOUND` when no compressed form is in the cache: it never compresses, because
+   * compressors differ
+   */
+  async compressed(options: ReadLayerOptions = {}): Promise<Readable> {
+    const { layout, supply } = this.#context;
+    const form = this.#isDiffID() ? await this.#provenForm(options.signal) : this.#own()?.descriptor;
+    if (form !== undefined) {
+      await supply(form, options.signal);
+      return layout.read(form.digest, { signal: options.signal });
+    }
+    throw new LayercacheError(
+      'NOT_FOUND',
+      `the compressed form of layer ${this.key} is not in the cache, and its tar is never compressed again: fetch it from a registry`,
+    );
+  }
+
+  /**
+   * The uncompressed tar, hashed on the way: the stream fails before its end when the bytes are not the
+   * diffID's. Decompressed when only a compressed form is here, and then kept.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH` when the claimed diffID is wrong
+   * @throws LayercacheError `COMPRESSION_INVALID`, `NOT_FOUND`
+   */
+  async uncompressed(options: UncompressedOptions = {}): Promise<Readable> {
+    const own = this.#own();
+    const keep = options.keep ?? this.#context.keepUncompressed;
+    if (own === undefined || own.descriptor.digest === this.#record.diffID)
+      return this.#byDiffID(keep, options.signal);
+    if (own.proven && (await this.#hasTar())) return this.#readTar(options.signal);
+    if (await this.#hasTar()) {
+      await this.#context.pairing.prove(own.descriptor, options.signal);
+      return this.#readTar(options.signal);
+    }
+    return this.#decompressed(own.descriptor, keep, options.signal);
+  }
+
+  /**
+   * Proves the pair now, if it is not proven yet, and resolves with the diffID.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH`
+   */
+  async prove(options: ReadLayerOptions = {}): Promise<Digest> {
+    const own = this.#own();
+    if (own !== undefined && !this.#isDiffID())
+      return this.#context.pairing.prove(own.descriptor, options.signal);
+    const form = await this.#provenForm(options.signal);
+    if (form === undefined || this.diffID === undefined) {
+      throw new LayercacheError(
+        'NOT_FOUND',
+        `no compressed form of layer ${this.key} is in the cache: nothing to prove`,
+      );
+    }
+    return this.diffID;
+  }
+
+  async #byDiffID(keep: boolean, signal: AbortSignal | undefined): Promise<Readable> {
+    if (!this.#isDiffID()) {
+      throw new LayercacheError(
+        'NOT_FOUND',
+        `layer ${this.key} is not in the cache; a tar claims to be it uncompressed, which cannot be checked without it`,
+      );
+    }
+    if (await this.#hasTar()) return this.#readTar(signal);
+    let last: unknown;
+    for (const { descriptor } of this.#record.compressed) {
+      try {
+        return await this.#decompressed(descriptor, keep, signal);
+      } catch (error) {
+        // Another counterpart may still be good.
+        if (
+          !isLayercacheError(error, 'DIFFID_MISMATCH', 'DIGEST_MISMATCH', 'NOT_FOUND', 'COMPRESSION_INVALID')
+        )
+          throw error;
+        last ??= error;
+      }
+    }
+    throw (
+      (last as Error | undefined) ??
+      new LayercacheError(
+        'NOT_FOUND',
+        `the tar of layer ${this.key} is not in the cache, nor a compressed form of it`,
+      )
+    );
+  }
+
+  async #decompressed(
+    descriptor: Descriptor,
+    keep: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<Readable> {
+    const { pairing, layout } = this.#context;
+    if (keep) return layout.read(await pairing.materialise(descriptor, signal), { signal });
+    const { diffID } = this.#record;
+    // Without a claim there is nothing to hold the bytes against: find the diffID first.
+    const expected = diffID ?? (await pairing.prove(descriptor, signal));
+    return ReadableStream.from(checked(await pairing.tar(descriptor, signal), descriptor, expected), {
+      objectMode: false,
+    });
+  }
+
+  async #provenForm(signal: AbortSignal | undefined): Promise<Descriptor | undefined> {
+    let last: unknown;
+    for (const { descriptor, proven } of this.#record.compressed) {
+      try {
+        await this.#context.supply(descriptor, signal);
+        if (!proven) await this.#context.pairing.prove(descriptor, signal);
+        return descriptor;
+      } catch (error) {
+        if (
+          !isLayercacheError(error, 'DIFFID_MISMATCH', 'DIGEST_MISMATCH', 'NOT_FOUND', 'COMPRESSION_INVALID')
+        )
+          throw error;
+        last ??= error;
+      }
+    }
+    if (last !== undefined) throw last as Error;
+    return undefined;
+  }
+
+  async #hasTar(): Promise<boolean> {
+    const tar = this.#record.tar?.descriptor ?? layerRecord(this.#context.layout, this.key)?.tar?.descriptor;
+    return tar !== undefined && this.#context.layout.has(tar.digest, tar.size);
+  }
+
+  #readTar(signal: AbortSignal | undefined): Readable {
+    return this.#context.layout.read(this.#record.diffID ?? this.key, { signal });
+  }
+
+  /** The entry that `key` is the digest of. */
+  #own(): Entry | undefined {
+    const { tar, compressed, key } = this.#record;
+    return [...compressed, ...(tar === undefined ? [] : [tar])].find(
+      (entry) => entry.descriptor.digest === key,
+    );
+  }
+
+  #isDiffID(): boolean {
+    return this.key === this.#record.diffID;
+  }
+
+  #named(): Descriptor {
+    const { tar, compressed } = this.#record;
+    const entry = this.#own() ?? compressed[0] ?? tar;
+    if (entry === undefined) throw new TypeError('a layer record has an entry');
+    return entry.descriptor;
+  }
+}
+
+async function* checked(
+  tar: AsyncIterable<Uint8Array>,
+  descriptor: Descriptor,
+  expected: Digest,
+): AsyncGenerator<Uint8Array> {
+  const digester = new Digester(digestAlgorithm(expected));
+  let held: Uint8Array | undefined;
+  // One chunk behind, so that a reader who counts bytes cannot take a bad tar for whole.
+  for await (const bytes of tar) {
+    digester.update(bytes);
+    if (held !== undefined) yield held;
+    held = bytes;
+  }
+  const found = digester.digest();
+  if (found !== expected) {
+    throw new IntegrityError(
+      'DIFFID_MISMATCH',
+      `layer ${descriptor.digest} was said to have the diffID ${expected}, but its tar hashes to ${found}`,
+      { expected, found },
+    );
+  }
+  if (held !== undefined) yield held;
+}

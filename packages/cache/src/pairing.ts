@@ -1,0 +1,141 @@
+import type { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
+import {
+  Annotation,
+  Digester,
+  IntegrityError,
+  LayercacheError,
+  SingleFlight,
+  claimedDiffID,
+  isLayercacheError,
+  layerForm,
+  uncompressedMediaType,
+  withAnnotations,
+  type Descriptor,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
+import type { OciLayout } from '@layercache/layout';
+import { decompress } from './decompress.js';
+
+/** Brings a blob here that is known but not on this disk. Rejects with `NOT_FOUND` when nobody has it. */
+export type BlobSupply = (descriptor: Descriptor, signal: AbortSignal | undefined) => Promise<void>;
+
+/**
+ * Turns claims into proofs: decompresses a layer, hashes what comes out, and writes down what it found. A
+ * claim that turns out to be wrong is replaced by the truth, and whoever relied on it gets an error.
+ */
+export class Pairing {
+  readonly #layout: OciLayout;
+  readonly #supply: BlobSupply;
+  readonly #logger: Logger;
+  readonly #flights = new SingleFlight<Digest>();
+
+  constructor(layout: OciLayout, supply: BlobSupply, logger: Logger) {
+    this.#layout = layout;
+    this.#supply = supply;
+    this.#logger = logger;
+  }
+
+  /**
+   * The diffID of a compressed layer, found by decompressing it; nothing is kept but the proof.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH` when another diffID was claimed
+   */
+  prove(descriptor: Descriptor, signal?: AbortSignal): Promise<Digest> {
+    return this.#flights.run(`prove ${descriptor.digest}`, signal, async (shared) => {
+      const digester = new Digester(claimAlgorithm(descriptor));
+      for await (const bytes of await this.tar(descriptor, shared)) digester.update(bytes);
+      return this.#found(descriptor, digester.digest());
+    });
+  }
+
+  /**
+   * Decompresses a layer into a blob of its own, verified, and makes it an entry.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH` when another diffID was claimed: nothing is kept then
+   */
+  materialise(descriptor: Descriptor, signal?: AbortSignal): Promise<Digest> {
+    return this.#flights.run(`materialise ${descriptor.digest}`, signal, async (shared) => {
+      const claimed = claimedDiffID(descriptor);
+      const tar = await this.tar(descriptor, shared);
+      let written: { digest: Digest; size: number };
+      try {
+        written = await this.#layout.write(tar, {
+          algorithm: claimAlgorithm(descriptor),
+          ...(claimed === undefined ? {} : { digest: claimed }),
+          signal: shared,
+        });
+      } catch (error) {
+        // The layer's own bytes were checked on their way in, so this is the tar's digest.
+        if (
+          error instanceof IntegrityError &&
+          error.expected === claimed &&
+          typeof error.found === 'string'
+        ) {
+          return this.#found(descriptor, error.found);
+        }
+        throw error;
+      }
+      const diffID = await this.#found(descriptor, written.digest);
+      await this.#layout.put(
+        {
+          mediaType: uncompressedMediaType(descriptor.mediaType),
+          digest: diffID,
+          size: written.size,
+          annotations: { [Annotation.digest]: descriptor.digest },
+        },
+        { proven: true },
+      );
+      return diffID;
+    });
+  }
+
+  /**
+   * The tar of a layer, streamed from its compressed form, whose own digest is checked on the way. The caller
+   * checks the diffID.
+   */
+  async tar(descriptor: Descriptor, signal?: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+    const form = layerForm(descriptor.mediaType);
+    if (form === undefined) {
+      throw new LayercacheError(
+        'COMPRESSION_INVALID',
+        `${descriptor.digest} has the media type ${descriptor.mediaType}, which says nothing about its compression`,
+      );
+    }
+    await this.#supply(descriptor, signal);
+    const compressed = this.#layout.read(descriptor.digest, { signal });
+    return this.#blaming(descriptor, decompress(form, compressed, `layer ${descriptor.digest}`));
+  }
+
+  /** A blob that does not decompress is either corrupt on this disk, or was built so: hash it, to say which. */
+  async *#blaming(descriptor: Descriptor, tar: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    try {
+      yield* tar;
+    } catch (error) {
+      if (isLayercacheError(error, 'COMPRESSION_INVALID')) await drain(this.#layout.read(descriptor.digest));
+      throw error;
+    }
+  }
+
+  async #found(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
+    const claimed = claimedDiffID(descriptor);
+    await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), { proven: true });
+    if (claimed === undefined || claimed === diffID) return diffID;
+    this.#logger.warn({ message: 'wrong diffID claimed', digest: descriptor.digest, claimed, diffID });
+    throw new IntegrityError(
+      'DIFFID_MISMATCH',
+      `layer ${descriptor.digest} was said to have the diffID ${claimed}, but its tar hashes to ${diffID}: do not trust where the claim came from`,
+      { expected: claimed, found: diffID },
+    );
+  }
+}
+
+function claimAlgorithm(descriptor: Descriptor): 'sha256' | 'sha512' {
+  return claimedDiffID(descriptor)?.startsWith('sha512:') === true ? 'sha512' : 'sha256';
+}
+
+async function drain(stream: Readable): Promise<void> {
+  stream.resume();
+  await finished(stream);
+}

@@ -1,0 +1,158 @@
+import {
+  LayercacheError,
+  isImageManifestMediaType,
+  isIndexMediaType,
+  isManifestMediaType,
+  refName,
+  type Descriptor,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
+import type { LayoutExtension } from '@layercache/layout';
+import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
+import {
+  CACHE_TAG,
+  cachedImages,
+  decodeCacheIndex,
+  decodeShard,
+  encodeCacheIndex,
+  travellingEntries,
+} from './cache-index.js';
+
+type AdoptContext = Parameters<LayoutExtension['adopt']>[0];
+type DeriveContext = Parameters<LayoutExtension['derive']>[0];
+
+/**
+ * What makes a layout a cache: each commit writes the cache index, and what other tools put into the layout
+ * (an image, or a whole cache) becomes entries.
+ */
+export function cacheExtension(logger: Logger): LayoutExtension {
+  return {
+    derive: (context) => deriveCacheIndex(context),
+    adopt: (context) => adoptManifests(context, logger),
+  };
+}
+
+async function deriveCacheIndex(
+  context: DeriveContext,
+): Promise<{ put: Descriptor[]; drop: Digest[]; unlink: Digest[] }> {
+  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG);
+  const index = encodeCacheIndex(travellingEntries(context.entries), cachedImages(context.entries));
+  const kept = new Set<Digest>([index.descriptor.digest]);
+  for (const shard of index.shards) {
+    await context.writeBlob(shard.config.bytes);
+    await context.writeBlob(shard.bytes);
+    kept.add(shard.descriptor.digest);
+    kept.add(shard.config.descriptor.digest);
+  }
+  await context.writeBlob(index.bytes);
+  const superseded = new Set<Digest>();
+  for (const entry of before) {
+    if (kept.has(entry.digest)) continue;
+    superseded.add(entry.digest);
+    const decoded = await readOrUndefined(context, entry.digest, (bytes) =>
+      decodeCacheIndex(bytes, `cache index ${entry.digest}`),
+    );
+    for (const shard of decoded?.shards ?? []) {
+      if (kept.has(shard.digest)) continue;
+      superseded.add(shard.digest);
+      const config = await readOrUndefined(context, shard.digest, (bytes) =>
+        decodeShard(bytes, `cache manifest ${shard.digest}`),
+      );
+      if (config !== undefined && !kept.has(config.config.digest)) superseded.add(config.config.digest);
+    }
+  }
+  const drop = before.map((entry) => entry.digest).filter((digest) => !kept.has(digest));
+  return { put: [index.descriptor], drop, unlink: [...superseded] };
+}
+
+/** A superseded document that is gone or broken is no reason not to commit. */
+async function readOrUndefined<T>(
+  context: Pick<AdoptContext, 'readBlob'>,
+  digest: Digest,
+  decode: (bytes: Uint8Array) => T,
+): Promise<T | undefined> {
+  try {
+    return decode(await context.readBlob(digest));
+  } catch (error) {
+    if (error instanceof LayercacheError) return undefined;
+    throw error;
+  }
+}
+
+async function adoptManifests(context: AdoptContext, logger: Logger): Promise<Descriptor[]> {
+  const adopted: Descriptor[] = [];
+  const seen = new Set<Digest>();
+  const queue = [...context.manifests];
+  for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
+    const manifest = next;
+    if (seen.has(manifest.digest) || !isManifestMediaType(manifest.mediaType)) continue;
+    seen.add(manifest.digest);
+    try {
+      const { entries, children } = await referenced(manifest, context);
+      adopted.push(...entries);
+      queue.push(...children);
+    } catch (error) {
+      if (!(error instanceof LayercacheError)) throw error;
+      logger.warn({
+        message: 'image not adopted',
+        digest: manifest.digest,
+        error: error.message,
+        code: error.code,
+      });
+    }
+  }
+  return adopted;
+}
+
+/** What a manifest refers to that is here: blobs as entries, manifests as entries to look into. */
+async function referenced(
+  manifest: Descriptor,
+  context: AdoptContext,
+): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
+  const bytes = await context.readBlob(manifest.digest);
+  if (isIndexMediaType(manifest.mediaType)) {
+    const decoded = decodeCacheIndex(bytes, `image index ${manifest.digest}`);
+    if (decoded !== undefined) return expandCacheIndex(decoded, context);
+  }
+  if (!isImageManifestMediaType(manifest.mediaType)) {
+    const parsed = parseManifest(manifest, bytes);
+    const children = parsed.kind === 'index' ? await present(parsed.index.manifests, context) : [];
+    return { entries: children, children };
+  }
+  const parsed = parseManifest(manifest, bytes);
+  if (parsed.kind === 'index') return { entries: [], children: [] };
+  const { config, layers } = parsed.manifest;
+  const pairs =
+    isImageConfig(config) && (await context.hasBlob(config.digest, config.size))
+      ? claimPairs(
+          parsed.manifest,
+          readImageConfig(parsed.manifest, await context.readBlob(config.digest)),
+          manifest.digest,
+        )
+      : layers;
+  return { entries: await present([config, ...pairs], context), children: [] };
+}
+
+async function expandCacheIndex(
+  decoded: NonNullable<ReturnType<typeof decodeCacheIndex>>,
+  context: AdoptContext,
+): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
+  const listed: Descriptor[] = [];
+  for (const shard of decoded.shards) {
+    listed.push(
+      ...decodeShard(await context.readBlob(shard.digest), `cache manifest ${shard.digest}`).entries,
+    );
+  }
+  const images = await present(decoded.images, context);
+  return { entries: [...(await present(listed, context)), ...images], children: images };
+}
+
+/** index.json lists only what is here. */
+async function present(descriptors: readonly Descriptor[], context: AdoptContext): Promise<Descriptor[]> {
+  const here: Descriptor[] = [];
+  for (const descriptor of descriptors) {
+    if (await context.hasBlob(descriptor.digest, descriptor.size)) here.push(descriptor);
+  }
+  return here;
+}
