@@ -19,3 +19,10 @@ export {
 export { RegistryError, type ReportedError } from './registry-error.js';
 export type * from './registry.js';
 export { referrerOf, subjectSchema } from './subject.js';
+export type { RequestHandler } from './server/registry-handler.js';
+export {
+  createRegistryServer,
+  type RegistryServer,
+  type RegistryServerOptions,
+} from './server/registry-server.js';
+export { fileSpools, memorySpools, type OpenSpool, type UploadSpool } from './server/upload-spool.js';

@@ -1,0 +1,144 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { deleteBlob, getBlob } from './blob-endpoint.js';
+import { errorAnswer, type ErrorAnswer } from './error-answer.js';
+import { sendBytes, sendEmpty, sendJson, type Exchange, type ServerContext } from './exchange.js';
+import { listReferrers, listRepositories, listTags } from './list-endpoint.js';
+import { deleteManifest, getManifest, putManifest } from './manifest-endpoint.js';
+import { invalid, parseRoute, type Route, type RouteKind } from './route.js';
+import { deleteUpload, getUpload, patchUpload, postUpload, putUpload } from './upload-endpoint.js';
+
+/** Answers one request of node:http. */
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+
+type Methods = Readonly<Record<string, (exchange: Exchange) => Promise<void> | void>>;
+
+/** The endpoints of the distribution specification, by what the path names and the method. */
+function methodsOf(route: Route): Methods {
+  switch (route.kind) {
+    case 'version':
+      return { GET: sendVersion, HEAD: sendVersion };
+    case 'catalog':
+      return { GET: listRepositories };
+    case 'blob':
+      return {
+        GET: (exchange) => getBlob(exchange, route),
+        HEAD: (exchange) => getBlob(exchange, route),
+        DELETE: (exchange) => deleteBlob(exchange, route),
+      };
+    case 'uploads':
+      return { POST: (exchange) => postUpload(exchange, route) };
+    case 'upload':
+      return {
+        GET: (exchange) => {
+          getUpload(exchange, route);
+        },
+        PATCH: (exchange) => patchUpload(exchange, route),
+        PUT: (exchange) => putUpload(exchange, route),
+        DELETE: (exchange) => deleteUpload(exchange, route),
+      };
+    case 'manifest':
+      return {
+        GET: (exchange) => getManifest(exchange, route),
+        HEAD: (exchange) => getManifest(exchange, route),
+        PUT: (exchange) => putManifest(exchange, route),
+        DELETE: (exchange) => deleteManifest(exchange, route),
+      };
+    case 'tags':
+      return { GET: (exchange) => listTags(exchange, route) };
+    case 'referrers':
+      return { GET: (exchange) => listReferrers(exchange, route) };
+  }
+}
+
+/** The endpoints of the distribution specification over any registry. Errors become answers; none escapes. */
+export function registryHandler(context: ServerContext): RequestHandler {
+  return (request, response) => {
+    void answer(context, request, response);
+  };
+}
+
+async function answer(
+  context: ServerContext,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const gone = new AbortController();
+  response.once('close', () => {
+    gone.abort();
+  });
+  response.setHeader('Docker-Distribution-Api-Version', 'registry/2.0');
+  let kind: RouteKind = 'version';
+  try {
+    const url = new URL(request.url ?? '/', 'http://registry');
+    const route = parseRoute(url.pathname);
+    if (route === undefined)
+      throw invalid('NAME_UNKNOWN', `${url.pathname.slice(0, 300)} is no endpoint`, 404);
+    kind = route.kind;
+    const exchange: Exchange = {
+      ...context,
+      request,
+      response,
+      query: url.searchParams,
+      signal: gone.signal,
+    };
+    await dispatch(exchange, route);
+  } catch (error) {
+    fail(context, request, response, kind, error);
+  } finally {
+    // What nobody read of the request must pass by before the connection can carry the next one.
+    if (!request.complete) request.resume();
+  }
+}
+
+async function dispatch(exchange: Exchange, route: Route): Promise<void> {
+  const methods = methodsOf(route);
+  const method = exchange.request.method ?? 'GET';
+  const endpoint = Object.hasOwn(methods, method) ? methods[method] : undefined;
+  if (endpoint === undefined) {
+    exchange.response.setHeader('Allow', Object.keys(methods).join(', '));
+    throw invalid('UNSUPPORTED', `${method} is not supported here`, 405);
+  }
+  await endpoint(exchange);
+}
+
+function sendVersion({ response }: Exchange): void {
+  sendJson(response, 200, {});
+}
+
+function fail(
+  { logger }: ServerContext,
+  request: IncomingMessage,
+  response: ServerResponse,
+  kind: RouteKind,
+  error: unknown,
+): void {
+  const what = { method: request.method, url: request.url, error };
+  if (response.destroyed) {
+    logger.debug({ message: 'the client left before its answer was complete', ...what });
+    return;
+  }
+  if (response.headersSent) {
+    // Too late for a status. A connection that breaks tells the client that it does not have everything.
+    logger.error({ message: 'an answer broke off', ...what });
+    response.destroy();
+    return;
+  }
+  const writing = request.method === 'PUT' || request.method === 'POST' || request.method === 'PATCH';
+  const failure = errorAnswer(error, kind, writing);
+  if (failure.status >= 500) logger.error({ message: 'a request failed', ...what });
+  else logger.debug({ message: 'a request was refused', status: failure.status, ...what });
+  sendFailure(request, response, failure);
+}
+
+function sendFailure(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, errors }: ErrorAnswer,
+): void {
+  response.strictContentLength = false;
+  if (request.method === 'HEAD') sendEmpty(response, status);
+  else
+    sendBytes(response, status, Buffer.from(JSON.stringify({ errors })), {
+      'Content-Type': 'application/json',
+    });
+}
