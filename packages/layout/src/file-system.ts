@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { tryLock } from 'fs-native-extensions';
+import { tryLock, unlock } from 'fs-native-extensions';
 import { LayercacheError } from '@layercache/oci';
 
 /** What the layout wants to know about a file. */
@@ -26,11 +26,14 @@ export interface FileSystem {
   statSync(path: string): FileFacts;
   fstatSync(fd: number): FileFacts;
   ftruncateSync(fd: number, length: number): void;
+  writeSync(fd: number, bytes: Uint8Array, position: number): number;
   readFileSync(path: string): Buffer;
   readdirSync(path: string): string[];
   unlinkSync(path: string): void;
+  mkdirSync(path: string): void;
   /** A kernel lock on the file. False when another open file holds one that excludes it. */
   tryLock(fd: number, mode: 'shared' | 'exclusive'): boolean;
+  unlock(fd: number): void;
 
   mkdir(path: string): Promise<void>;
   open(path: string, flags: string | number, mode?: number): Promise<number>;
@@ -58,6 +61,7 @@ export const nodeFileSystem: FileSystem = {
   },
   readSync: (fd, buffer, offset, length, position) => fs.readSync(fd, buffer, offset, length, position),
   appendSync: (fd, bytes) => fs.writeSync(fd, bytes),
+  writeSync: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.byteLength, position),
   statSync: (path) => fs.statSync(path, bigint),
   fstatSync: (fd) => fs.fstatSync(fd, bigint),
   ftruncateSync: (fd, length) => {
@@ -65,10 +69,14 @@ export const nodeFileSystem: FileSystem = {
   },
   readFileSync: (path) => fs.readFileSync(path),
   readdirSync: (path) => fs.readdirSync(path),
+  mkdirSync: (path) => {
+    fs.mkdirSync(path, { recursive: true });
+  },
   unlinkSync: (path) => {
     fs.unlinkSync(path);
   },
   tryLock: (fd, mode) => tryLock(fd, 0, 0, { shared: mode === 'shared' }),
+  unlock,
 
   mkdir: async (path) => {
     await fs.promises.mkdir(path, { recursive: true });

@@ -2,31 +2,22 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
-  claimedDigests,
-  isManifestMediaType,
-  layerForm,
+  descriptorSchema,
+  parseDigest,
   refName,
   silentLogger,
   type Descriptor,
   type Digest,
   type Logger,
-  descriptorSchema,
 } from '@layercache/oci';
 import { Blobs, type Bytes, type ReadOptions, type WriteOptions, type WrittenBlob } from './blobs.js';
-import { compressedDiffID, withDigests, type Entry } from './entry.js';
-import { EntryTable } from './entry-table.js';
+import type { Entry } from './entry.js';
 import type { LayoutExtension } from './extension.js';
-import {
-  isSystemError,
-  nodeFileSystem,
-  storageError,
-  syncFolder,
-  writeFully,
-  type FileSystem,
-} from './file-system.js';
-import { emptyHead, indexText, parseIndexDocument, type IndexHead } from './index-document.js';
+import { nodeFileSystem, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
+import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
+import { LayoutState } from './layout-state.js';
 import { TempFiles } from './temp-files.js';
 
 export interface OpenOptions {
@@ -42,153 +33,173 @@ export interface OpenOptions {
   readonly files?: FileSystem;
 }
 
+/** An OCI image layout on disk. Any number of handles, in any number of processes, can have it open. */
 export class OciLayout {
   readonly dir: string;
-  readonly #files: FileSystem;
-  readonly #logger: Logger;
-  readonly #extension: LayoutExtension | undefined;
-  readonly #temps: TempFiles;
   readonly #blobs: Blobs;
   readonly #ingest: Ingest;
-  #table = new EntryTable();
-  #head: IndexHead = emptyHead;
-  #dirty = new Set<Digest>();
-  #closed = false;
+  readonly #state: LayoutState;
+  #closing: Promise<void> | undefined;
 
-  private constructor(dir: string, options: OpenOptions) {
+  private constructor(dir: string, files: FileSystem, temps: TempFiles, options: OpenOptions) {
     this.dir = dir;
-    this.#files = options.files ?? nodeFileSystem;
-    this.#logger = options.logger ?? silentLogger;
-    this.#extension = options.extension;
-    this.#temps = new TempFiles(this.#files, dir);
-    this.#blobs = new Blobs(this.#files, dir, this.#temps, (digest) => this.#dropCorrupt(digest));
-    this.#ingest = new Ingest(this.#files, this.#temps.dir, this.#blobs);
+    const logger = options.logger ?? silentLogger;
+    this.#blobs = new Blobs(files, dir, temps, async (digest) => {
+      logger.warn({ message: 'corrupt blob dropped', digest });
+      const dropping = this.remove(digest).catch((error: unknown) => {
+        logger.warn({ message: 'corrupt blob not dropped', digest, error });
+      });
+      // A commit of this handle that reads the blob holds the lock that the removal waits for.
+      if (!this.#state.busy) await dropping;
+    });
+    this.#ingest = new Ingest(files, temps.dir, this.#blobs);
+    this.#state = new LayoutState({
+      files,
+      dir,
+      temps,
+      logger,
+      blobPath: (digest) => this.#blobs.path(digest),
+      fsync: options.durability === 'fsync',
+      lockTimeout: options.lockTimeout ?? 30_000,
+      extension: options.extension,
+      readBlob: (digest) => this.readBytes(digest),
+      writeBlob: async (bytes) => (await this.write(bytes)).digest,
+      hasBlob: (digest, size) => this.has(digest, size),
+      unlinkBlob: (digest) => this.#blobs.unlink(digest),
+    });
   }
 
+  /**
+   * @throws LayercacheError `NOT_FOUND` when there is no layout and none is to be made; `LAYOUT_INVALID` for a
+   *   folder of something else, another version, or a broken `index.json`, which is left as it is; `STORAGE`
+   */
   static async open(dir: string, options: OpenOptions = {}): Promise<OciLayout> {
-    const layout = new OciLayout(dir, options);
+    const files = options.files ?? nodeFileSystem;
+    const temps = new TempFiles(files, dir);
     try {
-      await layout.#load(options.create ?? true);
+      if (!checkLayoutFile(files, dir)) {
+        if (options.create === false) {
+          throw new LayercacheError(
+            'NOT_FOUND',
+            `there is no layout in ${dir}; create it, or choose another folder`,
+          );
+        }
+        await createLayoutFile(files, temps, dir);
+      }
+      const layout = new OciLayout(dir, files, temps, options);
+      try {
+        await layout.#state.start();
+      } catch (error) {
+        layout.#state.abandon();
+        throw error;
+      }
+      sweep(temps, options.logger ?? silentLogger);
+      return layout;
     } catch (error) {
       throw storageError(error, `open layout ${dir}`);
     }
-    return layout;
   }
 
-  async #load(create: boolean): Promise<void> {
-    if (!checkLayoutFile(this.#files, this.dir)) {
-      if (!create) {
-        throw new LayercacheError(
-          'NOT_FOUND',
-          `there is no layout in ${this.dir}; create it, or choose another folder`,
-        );
-      }
-      await this.#writeFile('oci-layout', [layoutFileText]);
-    }
-    const path = join(this.dir, 'index.json');
-    let bytes: Buffer | undefined;
-    try {
-      bytes = this.#files.readFileSync(path);
-    } catch (error) {
-      if (!isSystemError(error, 'ENOENT')) throw error;
-      if (create) {
-        await this.#writeFile('index.json', indexText(emptyHead, []));
-      }
-    }
-    if (bytes !== undefined) {
-      const { head, manifests } = parseIndexDocument(bytes, path);
-      this.#head = head;
-      for (const descriptor of manifests) this.#table.put(descriptor, false);
-      try {
-        this.#temps.sweep();
-      } catch (error) {
-        this.#logger.debug({ message: 'temporary files not removed', error });
-      }
-      await this.#adopt(manifests.filter((descriptor) => isManifestMediaType(descriptor.mediaType)));
-    }
-  }
-
-  async #adopt(manifests: readonly Descriptor[]): Promise<void> {
-    if (this.#extension === undefined || manifests.length === 0) return;
-    const found = await this.#extension.adopt({
-      manifests,
-      readBlob: (digest) => this.readBytes(digest),
-      hasBlob: (digest, size) => this.has(digest, size),
-      lookup: (key) => this.lookup(key),
-    });
-    if (found.length > 0) await this.put(found);
-  }
-
+  /**
+   * Entries with this digest; entries whose diffID it is; tars that list it as their compressed counterpart. Sees
+   * every `put` that was resolved, in any process. Costs a microsecond or two, however many entries there are.
+   */
   lookup(key: Digest): readonly Entry[] {
-    return this.#table.lookup(key);
+    return this.#state.lookup(key);
   }
 
+  /** The entry with this `org.opencontainers.image.ref.name`. */
   lookupTag(name: string): Entry | undefined {
-    return this.#table.tagged(name);
+    return this.#state.tagged(name);
   }
 
+  /** All entries, in the order of `index.json`, as they are when the iteration starts. */
   entries(): Iterable<Entry> {
-    return this.#table.all();
+    return this.#state.all();
   }
 
-  *tags(): Iterable<[name: string, entry: Entry]> {
-    for (const entry of this.#table.all()) {
+  *tags(): Generator<[name: string, entry: Entry]> {
+    for (const entry of this.#state.all()) {
       const name = refName(entry.descriptor);
       if (name !== undefined) yield [name, entry];
     }
   }
 
+  /**
+   * Adds entries, all or none. One that has the digest and the name of another is united with it, and its
+   * annotations win. A name that another digest had moves.
+   *
+   * @param options.proven this machine decompressed and hashed the pair. Stays so while digest and diffID do; a
+   *   claim of another diffID does not replace it.
+   * @throws LayercacheError `DOCUMENT_INVALID`, `LOCK_TIMEOUT`, `STORAGE`
+   */
   async put(
     descriptor: Descriptor | readonly Descriptor[],
     options: { readonly proven?: boolean } = {},
   ): Promise<void> {
     const list = [descriptor].flat() as readonly Descriptor[];
     for (const one of list) checkDescriptor(one);
-    for (const one of list) {
-      this.#table.put(one, options.proven ?? false);
-      this.#dirty.add(one.digest);
-      this.#blobs.pins.release(one.digest);
-    }
-    await Promise.resolve();
+    const proven = options.proven ?? false;
+    if (list.length === 0) return;
+    await this.#change(
+      'put an entry',
+      list.map((one) => ({ type: 'put', entry: { descriptor: one, proven } })),
+    );
+    for (const { digest } of list) this.#blobs.pins.release(digest);
   }
 
+  /** The entry loses its name and stays. False when nothing has that name. */
   async untag(name: string): Promise<boolean> {
-    const entry = this.#table.tagged(name);
-    if (entry === undefined) return false;
-    this.#dirty.add(entry.descriptor.digest);
-    return Promise.resolve(this.#table.untag(name));
+    if (this.lookupTag(name) === undefined) return false;
+    await this.#change('remove a name', [{ type: 'untag', name }]);
+    return true;
   }
 
-  async remove(digest: Digest): Promise<boolean> {
-    const known = this.#table.remove(digest);
-    if (known) this.#dirty.add(digest);
-    const unlinked = await this.#blobs.unlink(digest);
-    return known || unlinked;
+  /**
+   * Removes all entries of a digest, and its blob unless a writer in any process is about to put an entry for it.
+   * `index.json` is written before a blob goes, so remove many digests with one call.
+   *
+   * @returns whether there was anything
+   */
+  async remove(digest: Digest | readonly Digest[]): Promise<boolean> {
+    const digests = [digest].flat().map((one) => parseDigest(one));
+    try {
+      return (await this.#state.remove(digests)).length > 0;
+    } catch (error) {
+      throw storageError(error, `remove ${digests.join(', ')}`);
+    }
   }
 
-  async #dropCorrupt(digest: Digest): Promise<void> {
-    this.#logger.warn({ message: 'corrupt blob dropped', digest });
-    await this.remove(digest).catch(() => undefined);
-  }
-
+  /** A blob of another size is not the blob. */
   async has(digest: Digest, size?: number): Promise<boolean> {
     const found = await this.#blobs.size(digest);
     return found !== undefined && (size === undefined || found === size);
   }
 
+  /** Bytes; undefined when the blob is not here. */
   blobSize(digest: Digest): Promise<number | undefined> {
     return this.#blobs.size(digest);
   }
 
+  /** Where the blob is, or would be. */
   blobPath(digest: Digest): string {
     return this.#blobs.path(digest);
   }
 
+  /**
+   * The bytes of a blob. A whole read is hashed, and fails with `DIGEST_MISMATCH` before its end when the bytes are
+   * not the digest's; entry and blob are dropped then. `NOT_FOUND` when it is not here.
+   */
   read(digest: Digest, options: ReadOptions = {}): Readable {
     return this.#blobs.read(digest, options);
   }
 
-  /** A small document, verified. */
+  /**
+   * A small document, verified.
+   *
+   * @param options.maxSize in bytes, default 64 MiB
+   * @throws LayercacheError `NOT_FOUND`, `DIGEST_MISMATCH`; `DOCUMENT_INVALID` when it is larger
+   */
   readBytes(
     digest: Digest,
     options: { readonly maxSize?: number; readonly signal?: AbortSignal | undefined } = {},
@@ -196,66 +207,81 @@ export class OciLayout {
     return this.#blobs.readBytes(digest, options);
   }
 
+  /**
+   * Stores bytes as a blob, without an entry. What is here is not written again, nor its source read.
+   *
+   * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`
+   */
   write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
     return this.#blobs.write(source, options);
   }
 
+  /**
+   * Fetches a blob from a source that can start anywhere. An interrupted fetch goes on where it stopped; those who
+   * want the same digest at the same time share one.
+   *
+   * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`; what `open` or its body throws
+   */
   ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
-    return this.#ingest.fetch(want, open, options);
+    return this.#ingest.fetch({ ...want, digest: parseDigest(want.digest) }, open, options);
   }
 
+  /** Commits: writes `index.json`, so that other tools see everything. */
   async sync(): Promise<void> {
-    if (this.#dirty.size === 0) return;
-    const changed = new Set(this.#dirty);
-    for (const entry of [...this.#table.all()]) {
-      const { descriptor } = entry;
-      if (layerForm(descriptor.mediaType) !== 'tar') continue;
-      const digests = new Set(claimedDigests(descriptor));
-      for (const other of this.#table.lookup(descriptor.digest)) {
-        if (compressedDiffID(other.descriptor) === descriptor.digest) digests.add(other.descriptor.digest);
-      }
-      this.#table.put(withDigests(descriptor, [...digests].sort()), entry.proven);
-    }
-    let unlink: readonly Digest[] = [];
-    if (this.#extension !== undefined) {
-      const derived = await this.#extension.derive({
-        entries: [...this.#table.all()].map((entry) => entry.descriptor),
-        changed,
-        readBlob: (digest) => this.readBytes(digest),
-        writeBlob: async (bytes) => (await this.write(bytes)).digest,
-      });
-      for (const digest of derived.drop) this.#table.remove(digest);
-      for (const descriptor of derived.put) this.#table.put(descriptor, false);
-      unlink = derived.unlink;
-    }
-    await this.#writeFile('index.json', indexText(this.#head, this.#table.all()));
-    for (const digest of unlink) await this.#blobs.unlink(digest);
-    this.#dirty = new Set();
-  }
-
-  async #writeFile(name: string, pieces: Iterable<string>): Promise<void> {
-    const temp = await this.#temps.create();
     try {
-      await writeFully(this.#files, temp.fd, Buffer.from([...pieces].join('')), 0);
-      await this.#files.fsync(temp.fd);
-      await this.#files.rename(temp.path, join(this.dir, name));
-      await this.#files.close(temp.fd);
+      await this.#state.commit();
     } catch (error) {
-      await this.#temps.discard(temp);
-      throw error;
+      throw storageError(error, `write the index of ${this.dir}`);
     }
-    await syncFolder(this.#files, this.dir);
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.sync();
-    this.#blobs.pins.releaseAll();
+  /** Commits what this handle put, and lets go of everything. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#state.close();
+    } catch (error) {
+      throw storageError(error, `write the index of ${this.dir}`);
+    } finally {
+      this.#blobs.pins.releaseAll();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #change(doing: string, changes: readonly Change[]): Promise<void> {
+    try {
+      await this.#state.append(changes);
+    } catch (error) {
+      throw storageError(error, `${doing} in ${this.dir}`);
+    }
+  }
+}
+
+async function createLayoutFile(files: FileSystem, temps: TempFiles, dir: string): Promise<void> {
+  const temp = await temps.create();
+  try {
+    await writeFully(files, temp.fd, Buffer.from(layoutFileText), 0);
+    await files.fsync(temp.fd);
+    await files.rename(temp.path, join(dir, 'oci-layout'));
+    await syncFolder(files, dir);
+  } finally {
+    await temps.discard(temp);
+  }
+}
+
+/** What dead writers left costs space and nothing else, so a layout that cannot be written opens all the same. */
+function sweep(temps: TempFiles, logger: Logger): void {
+  try {
+    temps.sweep();
+  } catch (error) {
+    logger.debug({ message: 'temporary files not removed', error });
   }
 }
 

@@ -1,0 +1,301 @@
+import { join } from 'node:path';
+import { refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import { writeSnapshot } from './commit.js';
+import type { Entry } from './entry.js';
+import type { Derived, LayoutExtension } from './extension.js';
+import { isSystemError, type FileSystem } from './file-system.js';
+import type { Change } from './journal-format.js';
+import { LayoutLock } from './lock.js';
+import { MapInvalid } from './map-format.js';
+import { pairCounterparts } from './pairing.js';
+import { openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
+import type { TempFiles } from './temp-files.js';
+
+/** How often a handle looks whether another tool replaced `index.json`, in ms. */
+const CHECK_INTERVAL = 50;
+/** A commit costs as much as the layout is large, so the journal may grow to that size first. */
+const MIN_JOURNAL = 8 * 1024 * 1024;
+/** Other tools see what is in the journal after this many ms, or when the handle is closed. */
+const MAX_AGE = 300_000;
+
+export interface StateOptions {
+  readonly files: FileSystem;
+  readonly dir: string;
+  readonly blobPath: (digest: Digest) => string;
+  readonly temps: TempFiles;
+  readonly logger: Logger;
+  readonly fsync: boolean;
+  /** ms */
+  readonly lockTimeout: number;
+  readonly extension: LayoutExtension | undefined;
+  /** What an extension may use. */
+  readonly readBlob: (digest: Digest) => Promise<Uint8Array>;
+  readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
+  readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
+  readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
+}
+
+/** The entries of a layout, shared with every other handle and process that has it open. */
+export class LayoutState {
+  readonly #options: StateOptions;
+  readonly #files: FileSystem;
+  readonly #paths: StatePaths;
+  readonly #lock: LayoutLock;
+  #snapshot: Snapshot;
+  #nextCheck = 0;
+  /** When this handle first appended something that is not committed, in ms; 0: nothing. */
+  #wroteAt = 0;
+  #background: Promise<void> | undefined;
+  /** The exclusive lock is held by this handle. */
+  busy = false;
+
+  constructor(options: StateOptions) {
+    const side = join(options.dir, '.layercache');
+    this.#options = options;
+    this.#files = options.files;
+    this.#paths = {
+      index: join(options.dir, 'index.json'),
+      map: join(side, 'map'),
+      journal: join(side, 'journal'),
+      blob: options.blobPath,
+    };
+    this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
+    this.#snapshot = openSnapshot(this.#files, this.#paths);
+  }
+
+  /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
+  async start(): Promise<void> {
+    if (this.#snapshot.isCurrent()) return;
+    try {
+      await this.#exclusive('opening', () => this.#commit());
+    } catch (error) {
+      if (!cannotWrite(error)) throw error;
+      this.#options.logger.debug({ message: 'side state kept in memory', error });
+      await this.#adopt(this.#snapshot);
+    }
+  }
+
+  lookup(key: Digest): readonly Entry[] {
+    return this.#look(({ table }) => table.lookup(key));
+  }
+
+  tagged(name: string): Entry | undefined {
+    return this.#look(({ table }) => table.tagged(name));
+  }
+
+  *all(): Generator<Entry> {
+    const snapshot = this.#look((current) => current);
+    snapshot.retain();
+    try {
+      yield* snapshot.table.all();
+    } finally {
+      snapshot.release();
+    }
+  }
+
+  /** Appends changes to the journal. Resolved means that every process sees them. */
+  async append(changes: readonly Change[]): Promise<void> {
+    while (!(await this.#lock.shared(() => this.#tryAppend(changes)))) {
+      await this.#exclusive('commit', () => this.#commit());
+    }
+    this.#wroteAt ||= Date.now();
+    this.#commitWhenDue();
+  }
+
+  /** Forgets digests and unlinks their blobs, once `index.json` does not list them any more. */
+  async remove(digests: readonly Digest[]): Promise<Digest[]> {
+    return this.#exclusive('removal', async () => {
+      while (!this.#settle()) await this.#commit();
+      const { table, reader, journal } = this.#snapshot;
+      const known = digests.filter((digest) => table.lookup(digest).length > 0);
+      const listed = known.some((digest) => reader.lookup(digest).length > 0);
+      if (known.length > 0) {
+        journal?.append(known.map((digest) => ({ type: 'remove', digest })));
+        this.#snapshot.catchUp();
+        if (listed) await this.#commit();
+      }
+      const removed = new Set(known);
+      for (const digest of digests) if (await this.#options.unlinkBlob(digest)) removed.add(digest);
+      return [...removed];
+    });
+  }
+
+  /** Folds the journal into `index.json` and a new map. */
+  async commit(): Promise<void> {
+    await this.#background;
+    this.#refresh();
+    if (this.#snapshot.table.size === 0 && this.#snapshot.isCurrent()) return;
+    await this.#exclusive('commit', () => this.#commit());
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.#background;
+      if (this.#wroteAt !== 0) await this.commit();
+    } finally {
+      this.abandon();
+    }
+  }
+
+  /** Lets go of everything, and commits nothing. */
+  abandon(): void {
+    this.#lock.close();
+    this.#snapshot.release();
+  }
+
+  #look<T>(read: (snapshot: Snapshot) => T): T {
+    this.#refresh();
+    try {
+      return read(this.#snapshot);
+    } catch (error) {
+      if (!(error instanceof MapInvalid)) throw error;
+      this.#options.logger.warn({ message: 'the index map is damaged; index.json is read instead', error });
+      this.#reload(true);
+      return read(this.#snapshot);
+    }
+  }
+
+  #refresh(): void {
+    const { journal } = this.#snapshot;
+    if (journal?.grown === true) this.#snapshot.catchUp();
+    if (this.#snapshot.unsettled && !this.#snapshot.isOnDisk()) this.#reload();
+    const now = Date.now();
+    if (now < this.#nextCheck) return;
+    this.#nextCheck = now + CHECK_INTERVAL;
+    if (this.#snapshot.isOnDisk()) return;
+    // Not in the middle of a commit, which changes one file after the other.
+    this.#unlessLocked(() => {
+      this.#reload();
+    });
+  }
+
+  #unlessLocked(run: () => void): void {
+    try {
+      this.#lock.tryShared(run);
+    } catch (error) {
+      if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error;
+      run();
+    }
+  }
+
+  #reload(ignoreMap = false): void {
+    const next = openSnapshot(this.#files, this.#paths, ignoreMap);
+    this.#snapshot.release();
+    this.#snapshot = next;
+    this.#nextCheck = Date.now() + CHECK_INTERVAL;
+    if (next.table.size === 0) this.#wroteAt = 0;
+  }
+
+  /** Under the lock: makes the snapshot that of the files on disk. False when they cannot be appended to. */
+  #settle(): boolean {
+    this.#snapshot.catchUp();
+    if (!this.#snapshot.isCurrent()) this.#reload();
+    return this.#snapshot.isCurrent();
+  }
+
+  #tryAppend(changes: readonly Change[]): boolean | Promise<boolean> {
+    if (!this.#settle()) return false;
+    const { journal } = this.#snapshot;
+    if (journal === undefined) return false;
+    journal.append(changes);
+    this.#snapshot.catchUp();
+    return this.#options.fsync ? journal.sync().then(() => true) : true;
+  }
+
+  #commitWhenDue(): void {
+    const { journal, reader } = this.#snapshot;
+    const limit = Math.max(MIN_JOURNAL, reader.header.recordPages * 4096);
+    if ((journal?.length ?? 0) < limit && Date.now() - this.#wroteAt < MAX_AGE) return;
+    this.#background ??= this.#exclusive('commit', async () => {
+      this.#settle();
+      if ((this.#snapshot.journal?.length ?? 0) > 0) await this.#commit();
+    })
+      .catch((error: unknown) => {
+        this.#wroteAt = Date.now();
+        this.#options.logger.warn({ message: 'commit failed; the journal keeps everything', error });
+      })
+      .finally(() => {
+        this.#background = undefined;
+      });
+  }
+
+  #exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
+    return this.#lock.exclusive(what, async () => {
+      this.busy = true;
+      try {
+        return await run();
+      } finally {
+        this.busy = false;
+      }
+    });
+  }
+
+  async #commit(): Promise<void> {
+    for (;;) {
+      this.#snapshot.catchUp();
+      if (!this.#snapshot.isOnDisk() || this.#snapshot.unsettled) this.#reload();
+      const snapshot = this.#snapshot;
+      await this.#adopt(snapshot);
+      const { table } = snapshot;
+      const rewrite = table.size > 0 || snapshot.index === undefined;
+      if (!rewrite && snapshot.isCurrent()) return;
+      let derived: Derived | undefined;
+      if (rewrite) {
+        const comparable = snapshot.edit === undefined && !snapshot.reader.header.foreign;
+        const changed = comparable ? table.changed : undefined;
+        pairCounterparts(table, comparable ? snapshot.reader : undefined);
+        derived = await this.#derive(snapshot, changed);
+      }
+      if (!(await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite))) {
+        this.#reload();
+        continue;
+      }
+      this.#reload();
+      for (const digest of derived?.unlink ?? []) {
+        if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
+      }
+      return;
+    }
+  }
+
+  async #derive(snapshot: Snapshot, changed: ReadonlySet<Digest> | undefined): Promise<Derived | undefined> {
+    const { extension, readBlob, writeBlob } = this.#options;
+    const { table } = snapshot;
+    const derived = await extension?.derive({
+      get entries(): readonly Descriptor[] {
+        return Array.from(table.all(), (entry) => entry.descriptor);
+      },
+      changed,
+      readBlob,
+      writeBlob,
+    });
+    for (const digest of derived?.drop ?? []) table.remove(digest);
+    for (const descriptor of derived?.put ?? []) {
+      // It replaces what was derived before it, and does not leave that behind without a name.
+      const name = refName(descriptor);
+      const before = name === undefined ? undefined : table.tagged(name);
+      if (before !== undefined && before.descriptor.digest !== descriptor.digest)
+        table.remove(before.descriptor.digest);
+      table.put(descriptor, false);
+    }
+    return derived;
+  }
+
+  async #adopt(snapshot: Snapshot): Promise<void> {
+    const { extension, readBlob, hasBlob } = this.#options;
+    const { edit, table } = snapshot;
+    if (extension === undefined || edit === undefined || edit.arrived.length === 0) return;
+    const found = await extension.adopt({
+      manifests: edit.arrived,
+      readBlob,
+      hasBlob,
+      lookup: (key) => table.lookup(key),
+    });
+    for (const descriptor of found) table.put(descriptor, false);
+  }
+}
+
+function cannotWrite(error: unknown): boolean {
+  const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
+  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT');
+}

@@ -1,0 +1,160 @@
+import { constants } from 'node:fs';
+import { dirname } from 'node:path';
+import { LayercacheError } from '@layercache/oci';
+import { isSystemError, type FileSystem } from './file-system.js';
+
+/** Tries before the first sleep: shared holders append one record, which takes microseconds. */
+const SPINS = 50;
+/** Longest sleep between two tries, in ms. */
+const MAX_SLEEP = 10;
+
+type Mode = 'shared' | 'exclusive';
+
+/**
+ * The lock of a layout: a kernel lock on `.layercache/lock`, gone when its holder dies. Shared to append to the
+ * journal, exclusive to commit and to remove. Callers of one handle take it one after the other, in order.
+ */
+export class LayoutLock {
+  readonly #files: FileSystem;
+  readonly #path: string;
+  readonly #timeout: number;
+  #fd: number | undefined;
+  #ino = -1n;
+  #queue: Promise<unknown> | undefined;
+
+  /** @param timeout in ms */
+  constructor(files: FileSystem, path: string, timeout: number) {
+    this.#files = files;
+    this.#path = path;
+    this.#timeout = timeout;
+  }
+
+  /** @throws LayercacheError `LOCK_TIMEOUT` */
+  shared<T>(run: () => T | Promise<T>): Promise<T> {
+    return this.#enqueue(() => this.#with('shared', run));
+  }
+
+  /**
+   * @param what is told to others who wait in vain
+   * @throws LayercacheError `LOCK_TIMEOUT`
+   */
+  exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
+    return this.#enqueue(() =>
+      this.#with('exclusive', async () => {
+        this.#sign(`process ${process.pid} (${what})`);
+        try {
+          return await run();
+        } finally {
+          this.#sign('');
+        }
+      }),
+    );
+  }
+
+  /** Runs only if nobody has the lock exclusively, without waiting. */
+  tryShared<T>(run: () => T): T | undefined {
+    if (this.#queue !== undefined || !this.#take('shared')) return undefined;
+    try {
+      return run();
+    } finally {
+      this.#release();
+    }
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) this.#files.closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #enqueue<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#queue === undefined ? run() : this.#queue.then(run);
+    const done = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#queue = done;
+    void done.then(() => {
+      if (this.#queue === done) this.#queue = undefined;
+    });
+    return result;
+  }
+
+  async #with<T>(mode: Mode, run: () => T | Promise<T>): Promise<T> {
+    await this.#wait(mode);
+    try {
+      return await run();
+    } finally {
+      this.#release();
+    }
+  }
+
+  async #wait(mode: Mode): Promise<void> {
+    for (let spin = 0; spin < SPINS; spin++) if (this.#take(mode)) return;
+    const deadline = Date.now() + this.#timeout;
+    for (let sleep = 1; !this.#take(mode); sleep = Math.min(sleep * 2, MAX_SLEEP)) {
+      if (Date.now() >= deadline) throw this.#timeoutError();
+      // Not in step with the others who wait.
+      await new Promise((resolve) => setTimeout(resolve, sleep * (0.5 + Math.random())));
+    }
+  }
+
+  #take(mode: Mode): boolean {
+    this.#fd ??= this.#open();
+    if (!this.#files.tryLock(this.#fd, mode)) return false;
+    // When the side state was deleted, others lock another file by now.
+    if (this.#isCurrent()) return true;
+    this.close();
+    return false;
+  }
+
+  #isCurrent(): boolean {
+    try {
+      return this.#files.statSync(this.#path).ino === this.#ino;
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false;
+      throw error;
+    }
+  }
+
+  #open(): number {
+    const flags = constants.O_RDWR | constants.O_CREAT;
+    let fd: number;
+    try {
+      fd = this.#files.openSync(this.#path, flags, 0o644);
+    } catch (error) {
+      if (!isSystemError(error, 'ENOENT')) throw error;
+      this.#files.mkdirSync(dirname(this.#path));
+      fd = this.#files.openSync(this.#path, flags, 0o644);
+    }
+    this.#ino = this.#files.fstatSync(fd).ino;
+    return fd;
+  }
+
+  #release(): void {
+    if (this.#fd !== undefined) this.#files.unlock(this.#fd);
+  }
+
+  /** Best effort: a full disk does not keep anyone from locking. */
+  #sign(text: string): void {
+    try {
+      if (this.#fd === undefined) return;
+      this.#files.ftruncateSync(this.#fd, 0);
+      if (text !== '') this.#files.writeSync(this.#fd, Buffer.from(text), 0);
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+    }
+  }
+
+  #timeoutError(): LayercacheError {
+    let holder = '';
+    try {
+      holder = this.#files.readFileSync(this.#path).toString().trim();
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+    }
+    return new LayercacheError(
+      'LOCK_TIMEOUT',
+      `${this.#path} is held by ${holder === '' ? 'another process' : holder} for more than ${this.#timeout} ms; wait for it or stop it`,
+    );
+  }
+}

@@ -1,0 +1,197 @@
+import { Annotation, MediaType, isDigest, type Digest } from '@layercache/oci';
+import type { Entry } from './entry.js';
+import { canonicalJson } from './index-document.js';
+
+/**
+ * One entry as bytes, for the map and the journal (docs/format.md, "Entry record"). Anything of a descriptor that
+ * has no place of its own travels as JSON, so nothing is lost.
+ */
+const Flag = { proven: 1, sha512: 2, diffID: 4, diffIDSha512: 8, counterparts: 16, rest: 32 } as const;
+
+/** Media types by number. Part of the format: only ever added to. 0 means that the name follows. */
+const MEDIA_TYPES: readonly string[] = [
+  '',
+  MediaType.layerGzip,
+  MediaType.layer,
+  MediaType.layerZstd,
+  MediaType.manifest,
+  MediaType.index,
+  MediaType.config,
+  MediaType.dockerLayerGzip,
+  MediaType.dockerLayer,
+  MediaType.dockerManifest,
+  MediaType.dockerManifestList,
+  MediaType.dockerConfig,
+  MediaType.octetStream,
+];
+const MEDIA_TYPE_NUMBERS: ReadonlyMap<string, number> = new Map(
+  MEDIA_TYPES.map((name, number) => [name, number]),
+);
+
+export function encodeEntry(entry: Entry): Buffer {
+  const { mediaType, digest, size, annotations, ...fields } = entry.descriptor;
+  const { [Annotation.diffID]: diffID, [Annotation.digest]: list, ...otherAnnotations } = annotations ?? {};
+  const binaryDiffID = diffID !== undefined && isDigest(diffID) ? diffID : undefined;
+  const counterparts = list === undefined ? undefined : digestList(list);
+  const restAnnotations: Record<string, string> = { ...otherAnnotations };
+  if (diffID !== undefined && binaryDiffID === undefined) restAnnotations[Annotation.diffID] = diffID;
+  if (list !== undefined && counterparts === undefined) restAnnotations[Annotation.digest] = list;
+  const rest =
+    Object.keys(restAnnotations).length > 0 ? { ...fields, annotations: restAnnotations } : { ...fields };
+  const restText = Object.keys(rest).length > 0 ? canonicalJson(rest) : undefined;
+  const number = MEDIA_TYPE_NUMBERS.get(mediaType) ?? 0;
+
+  const parts: (Buffer | Uint8Array)[] = [
+    Buffer.of(
+      (entry.proven ? Flag.proven : 0) |
+        (isLong(digest) ? Flag.sha512 : 0) |
+        (binaryDiffID === undefined ? 0 : Flag.diffID | (isLong(binaryDiffID) ? Flag.diffIDSha512 : 0)) |
+        (counterparts === undefined ? 0 : Flag.counterparts) |
+        (restText === undefined ? 0 : Flag.rest),
+      number,
+    ),
+  ];
+  if (number === 0) parts.push(...lengthPrefixed(mediaType));
+  parts.push(rawDigest(digest), varint(size));
+  if (binaryDiffID !== undefined) parts.push(rawDigest(binaryDiffID));
+  if (counterparts !== undefined) {
+    parts.push(varint(counterparts.length));
+    for (const one of counterparts) parts.push(Buffer.of(isLong(one) ? 1 : 0), rawDigest(one));
+  }
+  if (restText !== undefined) parts.push(...lengthPrefixed(restText));
+  return Buffer.concat(parts);
+}
+
+/** @throws RangeError when the bytes are not a record */
+export function decodeEntry(bytes: Buffer, start: number): Entry {
+  cursor = start;
+  return readEntry(bytes);
+}
+
+export function readEntry(bytes: Buffer): Entry {
+  const flags = readByte(bytes);
+  const number = readByte(bytes);
+  const mediaType = number === 0 ? readText(bytes) : MEDIA_TYPES[number];
+  if (mediaType === undefined) throw new RangeError(`media type number ${number} is not known`);
+  const digest = readDigest(bytes, (flags & Flag.sha512) !== 0);
+  const size = readVarint(bytes);
+  const diffID =
+    (flags & Flag.diffID) === 0 ? undefined : readDigest(bytes, (flags & Flag.diffIDSha512) !== 0);
+  const list = (flags & Flag.counterparts) === 0 ? undefined : readList(bytes);
+  const proven = (flags & Flag.proven) !== 0;
+  if ((flags & Flag.rest) !== 0) {
+    const { annotations: others, ...rest } = JSON.parse(readText(bytes)) as {
+      annotations?: Record<string, string>;
+    };
+    const annotations = { ...others };
+    if (diffID !== undefined) annotations[Annotation.diffID] = diffID;
+    if (list !== undefined) annotations[Annotation.digest] = list;
+    const descriptor = { ...rest, mediaType, digest, size };
+    return {
+      descriptor: Object.keys(annotations).length === 0 ? descriptor : { ...descriptor, annotations },
+      proven,
+    };
+  }
+  if (diffID !== undefined) {
+    const annotations =
+      list === undefined
+        ? { [Annotation.diffID]: diffID }
+        : { [Annotation.diffID]: diffID, [Annotation.digest]: list };
+    return { descriptor: { mediaType, digest, size, annotations }, proven };
+  }
+  if (list !== undefined) {
+    return { descriptor: { mediaType, digest, size, annotations: { [Annotation.digest]: list } }, proven };
+  }
+  return { descriptor: { mediaType, digest, size }, proven };
+}
+
+/** LEB128, seven bits a byte, the lowest first. */
+export function varint(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = value;
+  while (rest >= 128) {
+    bytes.push((rest % 128) | 128);
+    rest = Math.floor(rest / 128);
+  }
+  bytes.push(rest);
+  return Buffer.from(bytes);
+}
+
+export function lengthPrefixed(text: string): [Buffer, Buffer] {
+  const bytes = Buffer.from(text);
+  return [varint(bytes.length), bytes];
+}
+
+export function rawDigest(digest: Digest): Buffer {
+  return Buffer.from(digest.slice(7), 'hex');
+}
+
+export function isLong(digest: Digest): boolean {
+  return digest.startsWith('sha512:');
+}
+
+/** Reads what the functions above wrote, one after the other. A place in memory, not an object: lookups are many. */
+let cursor = 0;
+
+export function readAt<T>(start: number, read: () => T): { value: T; end: number } {
+  cursor = start;
+  const value = read();
+  return { value, end: cursor };
+}
+
+export function readVarint(bytes: Buffer): number {
+  let value = 0;
+  let scale = 1;
+  for (;;) {
+    const byte = byteAt(bytes, cursor++);
+    value += (byte & 127) * scale;
+    if (byte < 128) return value;
+    scale *= 128;
+    if (scale > 2 ** 53) throw new RangeError('a number is too large');
+  }
+}
+
+export function readText(bytes: Buffer): string {
+  const length = readVarint(bytes);
+  const start = cursor;
+  cursor = within(bytes, start + length);
+  return bytes.toString('utf8', start, cursor);
+}
+
+export function readDigest(bytes: Buffer, long: boolean): Digest {
+  const start = cursor;
+  cursor = within(bytes, start + (long ? 64 : 32));
+  const hex = bytes.toString('hex', start, cursor);
+  return long ? `sha512:${hex}` : `sha256:${hex}`;
+}
+
+export function readByte(bytes: Buffer): number {
+  return byteAt(bytes, cursor++);
+}
+
+function readList(bytes: Buffer): string {
+  const count = readVarint(bytes);
+  let list = '';
+  for (let i = 0; i < count; i++) {
+    const long = readByte(bytes) === 1;
+    list += (i === 0 ? '' : ',') + readDigest(bytes, long);
+  }
+  return list;
+}
+
+function byteAt(bytes: Buffer, at: number): number {
+  const byte = bytes[at];
+  if (byte === undefined) throw new RangeError('a record is cut short');
+  return byte;
+}
+
+function within(bytes: Buffer, end: number): number {
+  if (end > bytes.length) throw new RangeError('a record is cut short');
+  return end;
+}
+
+/** The digests of a list; undefined unless putting them together again gives the same text. */
+function digestList(list: string): Digest[] | undefined {
+  const parts = list.split(',');
+  return list !== '' && parts.every(isDigest) ? parts : undefined;
+}
