@@ -69,11 +69,33 @@ async function sendBody(
   body: Readable,
   headers: Headers,
 ): Promise<void> {
-  // A body that is not as long as was announced must break the connection; otherwise the client waits, or
-  // takes the rest for the next answer.
-  response.strictContentLength = true;
+  const length = headers['Content-Length'];
   writeHead(response, status, headers);
-  await pipeline(body, response, { signal });
+  if (typeof length === 'number') {
+    await pipeline(body, (chunks: AsyncIterable<Uint8Array>) => exactly(chunks, length), response, {
+      signal,
+    });
+  } else await pipeline(body, response, { signal });
+}
+
+/**
+ * A body that is not as long as was announced must break the connection; otherwise the client waits for the rest,
+ * or takes what is too much for the next answer. (node:http's own check throws where nobody can catch it.)
+ */
+async function* exactly(chunks: AsyncIterable<Uint8Array>, length: number): AsyncGenerator<Uint8Array> {
+  let sent = 0;
+  for await (const chunk of chunks) {
+    sent += chunk.length;
+    if (sent > length) break;
+    yield chunk;
+  }
+  if (sent !== length) {
+    const found = sent > length ? 'more' : `only ${sent}`;
+    throw new LayercacheError(
+      'REGISTRY',
+      `the blob was announced with ${length} bytes, but the registry gave ${found}`,
+    );
+  }
 }
 
 /** Of bytes that start at `offset` of a blob, those in the range: a registry without ranges sends it whole. */

@@ -135,7 +135,6 @@ function sendFailure(
   response: ServerResponse,
   { status, errors }: ErrorAnswer,
 ): void {
-  response.strictContentLength = false;
   if (request.method === 'HEAD') sendEmpty(response, status);
   else
     sendBytes(response, status, Buffer.from(JSON.stringify({ errors })), {

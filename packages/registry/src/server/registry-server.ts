@@ -12,7 +12,7 @@ export interface RegistryServerOptions {
   readonly openSpool?: OpenSpool;
   /** Milliseconds after which an upload that nobody touches is given up. Default: an hour. */
   readonly uploadIdle?: number;
-  /** Uploads that may be open at one time. Default: 1000. */
+  /** Uploads that may be open at one time. Default: 500. */
   readonly uploadLimit?: number;
   /** What stands before the registry: it sees each request first. */
   readonly wrap?: (handler: RequestHandler) => RequestHandler;
@@ -43,7 +43,7 @@ export function createRegistryServer(
   const uploads = new UploadSessions({
     openSpool: options.openSpool ?? fileSpools(),
     idle: options.uploadIdle ?? HOUR,
-    limit: options.uploadLimit ?? 1000,
+    limit: options.uploadLimit ?? 500,
   });
   const handler = wrap(registryHandler({ registry, uploads, logger }));
   // A blob takes as long as it takes: what counts is that something moves, not when the request is complete.

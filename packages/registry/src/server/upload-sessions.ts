@@ -62,6 +62,8 @@ export class UploadSessions {
   readonly #options: UploadSessionsOptions;
   readonly #sessions = new Map<string, { readonly session: UploadSession; readonly timer: NodeJS.Timeout }>();
 
+  readonly #ending = new Set<Promise<void>>();
+
   constructor(options: UploadSessionsOptions) {
     this.#options = options;
   }
@@ -97,10 +99,13 @@ export class UploadSessions {
     if (found === undefined) return;
     clearTimeout(found.timer);
     this.#sessions.delete(session.id);
-    await session.inTurn(() => session.discard());
+    const ending = session.inTurn(() => session.discard());
+    this.#ending.add(ending);
+    await ending.finally(() => this.#ending.delete(ending));
   }
 
   async endAll(): Promise<void> {
     await Promise.all([...this.#sessions.values()].map(({ session }) => this.end(session)));
+    await Promise.all(this.#ending);
   }
 }

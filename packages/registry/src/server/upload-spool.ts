@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,11 +20,16 @@ export interface UploadSpool {
 
 export type OpenSpool = () => Promise<UploadSpool>;
 
-/** Keeps uploads in temporary files, readable by this user alone, in `directory` (default: the system's). */
+/**
+ * Keeps uploads in temporary files in `directory` (default: the system's). They lose their names as soon as they
+ * are open, so that nothing is left of them whatever ends this process.
+ */
 export function fileSpools(directory = tmpdir()): OpenSpool {
   return async () => {
     const path = join(directory, `layercache-upload-${randomUUID()}`);
-    return new FileSpool(path, await open(path, 'wx+', 0o600));
+    const file = await open(path, 'wx+', 0o600);
+    await rm(path);
+    return new FileSpool(file);
   };
 }
 
@@ -36,11 +40,9 @@ export function memorySpools(): OpenSpool {
 
 class FileSpool implements UploadSpool {
   size = 0;
-  readonly #path: string;
   readonly #file: FileHandle;
 
-  constructor(path: string, file: FileHandle) {
-    this.#path = path;
+  constructor(file: FileHandle) {
     this.#file = file;
   }
 
@@ -55,12 +57,11 @@ class FileSpool implements UploadSpool {
   }
 
   read(): AsyncIterable<Uint8Array> {
-    return createReadStream(this.#path, { highWaterMark: 1024 * 1024 });
+    return this.#file.createReadStream({ start: 0, autoClose: false, highWaterMark: 1024 * 1024 });
   }
 
   async discard(): Promise<void> {
     await this.#file.close();
-    await rm(this.#path, { force: true });
   }
 }
 

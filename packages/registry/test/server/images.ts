@@ -10,7 +10,7 @@ export function imageManifest(
   config: Uint8Array,
   layers: readonly Uint8Array[],
   more: Readonly<Record<string, unknown>> = {},
-): Buffer {
+): Buffer<ArrayBuffer> {
   return Buffer.from(
     JSON.stringify({
       schemaVersion: 2,
@@ -25,7 +25,7 @@ export function imageManifest(
 export function imageIndex(
   manifests: readonly Descriptor[],
   more: Readonly<Record<string, unknown>> = {},
-): Buffer {
+): Buffer<ArrayBuffer> {
   return Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MediaType.index, manifests, ...more }));
 }
 
