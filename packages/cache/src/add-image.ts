@@ -179,6 +179,10 @@ export class ImageAdder {
       ? claimPairs(manifest, readImageConfig(manifest, config), descriptor.digest)
       : manifest.layers;
     const distinct = [...new Map(layers.map((layer) => [layer.digest, layer] as const)).values()];
+    for (const layer of distinct) {
+      if (layerForm(layer.mediaType) === undefined || isNondistributable(layer.mediaType)) continue;
+      this.#tally.layers.set(layer.digest, layer);
+    }
     await this.#together(distinct, (layer) => this.#limit(() => this.#addLayer(layer)));
   }
 
@@ -198,7 +202,6 @@ export class ImageAdder {
       .find((entry) => entry.descriptor.digest === layer.digest);
     await this.#addBlob(layer);
     if (before !== undefined) await this.#settleClaims(before.descriptor, layer);
-    if (layerForm(layer.mediaType) !== undefined) this.#tally.layers.set(layer.digest, layer);
   }
 
   /** Two sources that disagree on a diffID cannot both be right: only decompressing tells. */

@@ -1,5 +1,4 @@
 import type { Readable, Transform } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import zlib from 'node:zlib';
 import { Decompress as ZstdDecoder } from 'fzstd';
 import { LayercacheError, type LayerForm } from '@layercache/oci';
@@ -29,20 +28,32 @@ export function decompress(form: LayerForm, compressed: Readable, name: string):
 }
 
 async function* through(decoder: Transform, compressed: Readable, name: string): AsyncGenerator<Uint8Array> {
-  let broken: unknown;
-  const fed = pipeline(compressed, decoder).catch((error: unknown) => {
-    broken = error;
-  });
+  const fed = feed(compressed, decoder).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   try {
     yield* decoder as AsyncIterable<Uint8Array>;
-    await fed;
-    if (broken !== undefined) throw broken as Error;
   } catch (error) {
-    await fed;
-    throw asCompressionError(broken ?? error, name);
+    // Bytes that are not what they should be are the better reason why they cannot be decompressed.
+    throw (await fed) ?? asCompressionError(error, name);
   } finally {
     compressed.destroy();
     decoder.destroy();
+  }
+}
+
+/** Goes on reading when the decoder has failed: whether the bytes were right at all shows at their end. */
+async function feed(compressed: Readable, decoder: Transform): Promise<void> {
+  try {
+    for await (const bytes of compressed as AsyncIterable<Uint8Array>) {
+      if (decoder.destroyed || decoder.write(bytes)) continue;
+      await new Promise<void>((resolve) => decoder.once('drain', resolve).once('close', resolve));
+    }
+    decoder.end();
+  } catch (error) {
+    decoder.destroy(error as Error);
+    throw error;
   }
 }
 
@@ -56,10 +67,17 @@ async function* zstd(compressed: Readable, name: string): AsyncGenerator<Uint8Ar
       throw asCompressionError(error, name);
     }
   };
+  let broken: unknown;
   for await (const bytes of compressed as AsyncIterable<Uint8Array>) {
-    push(bytes, false);
+    if (broken !== undefined) continue;
+    try {
+      push(bytes, false);
+    } catch (error) {
+      broken = error;
+    }
     yield* ready.splice(0);
   }
+  if (broken !== undefined) throw broken as Error;
   push(new Uint8Array(0), true);
   yield* ready;
 }

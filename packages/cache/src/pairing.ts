@@ -1,5 +1,3 @@
-import type { Readable } from 'node:stream';
-import { finished } from 'node:stream/promises';
 import {
   Annotation,
   Digester,
@@ -7,7 +5,6 @@ import {
   LayercacheError,
   SingleFlight,
   claimedDiffID,
-  isLayercacheError,
   layerForm,
   uncompressedMediaType,
   withAnnotations,
@@ -105,17 +102,7 @@ export class Pairing {
     }
     await this.#supply(descriptor, signal);
     const compressed = this.#layout.read(descriptor.digest, { signal });
-    return this.#blaming(descriptor, decompress(form, compressed, `layer ${descriptor.digest}`));
-  }
-
-  /** A blob that does not decompress is either corrupt on this disk, or was built so: hash it, to say which. */
-  async *#blaming(descriptor: Descriptor, tar: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    try {
-      yield* tar;
-    } catch (error) {
-      if (isLayercacheError(error, 'COMPRESSION_INVALID')) await drain(this.#layout.read(descriptor.digest));
-      throw error;
-    }
+    return decompress(form, compressed, `layer ${descriptor.digest}`);
   }
 
   async #found(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
@@ -133,9 +120,4 @@ export class Pairing {
 
 function claimAlgorithm(descriptor: Descriptor): 'sha256' | 'sha512' {
   return claimedDiffID(descriptor)?.startsWith('sha512:') === true ? 'sha512' : 'sha256';
-}
-
-async function drain(stream: Readable): Promise<void> {
-  stream.resume();
-  await finished(stream);
 }

@@ -1,5 +1,12 @@
 import type { Readable } from 'node:stream';
-import type { Descriptor, Digest, ImageManifest } from '@layercache/oci';
+import {
+  Annotation,
+  refName,
+  withAnnotations,
+  type Descriptor,
+  type Digest,
+  type ImageManifest,
+} from '@layercache/oci';
 
 /** An image that is to be handed to other tools, and where to read it. */
 export interface ExportedImage {
@@ -19,4 +26,13 @@ export interface ExportedImage {
 
 export interface ExportTarget {
   write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void>;
+}
+
+/** The entry of the image where it goes. containerd's name for it holds only as long as it keeps its name. */
+export function namedDescriptor({ descriptor, name }: ExportedImage): Descriptor {
+  const renamed = name !== refName(descriptor);
+  return withAnnotations(descriptor, {
+    [Annotation.refName]: name,
+    ...(renamed ? { [Annotation.containerdName]: undefined } : {}),
+  });
 }

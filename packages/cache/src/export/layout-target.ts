@@ -1,6 +1,6 @@
 import { OciLayout } from '@layercache/layout';
-import { Annotation, throwIfAborted, withAnnotations } from '@layercache/oci';
-import type { ExportTarget, ExportedImage } from './export-target.js';
+import { throwIfAborted } from '@layercache/oci';
+import { namedDescriptor, type ExportTarget, type ExportedImage } from './export-target.js';
 
 /** An OCI image layout in a folder, made where there is none; other images in it stay. */
 export class LayoutTarget implements ExportTarget {
@@ -18,11 +18,7 @@ export class LayoutTarget implements ExportTarget {
         if (await layout.has(part.digest, part.size)) continue;
         await layout.write(image.read(part.digest), { digest: part.digest, size: part.size, signal });
       }
-      await layout.put(
-        image.name === undefined
-          ? image.descriptor
-          : withAnnotations(image.descriptor, { [Annotation.refName]: image.name }),
-      );
+      await layout.put(namedDescriptor(image));
     } finally {
       await layout.close();
     }

@@ -1,5 +1,5 @@
-import { Annotation, digestAlgorithm, digestHex, withAnnotations } from '@layercache/oci';
-import type { ExportTarget, ExportedImage } from './export-target.js';
+import { digestAlgorithm, digestHex } from '@layercache/oci';
+import { namedDescriptor, type ExportTarget, type ExportedImage } from './export-target.js';
 import { documentMember, writeTar } from './tar-writer.js';
 
 /** An OCI image layout as one tar file. */
@@ -11,13 +11,11 @@ export class OciArchiveTarget implements ExportTarget {
   }
 
   async write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void> {
-    const { descriptor, name } = image;
-    const entry = withAnnotations(descriptor, { [Annotation.refName]: name });
     await writeTar(
       this.#path,
       [
         documentMember('oci-layout', { imageLayoutVersion: '1.0.0' }),
-        documentMember('index.json', { schemaVersion: 2, manifests: [entry] }),
+        documentMember('index.json', { schemaVersion: 2, manifests: [namedDescriptor(image)] }),
         ...image.parts.map((part) => ({
           name: `blobs/${digestAlgorithm(part.digest)}/${digestHex(part.digest)}`,
           size: part.size,
