@@ -11,13 +11,14 @@ export const subjectSchema = z.looseObject({
 
 /** The descriptor under which a manifest with a subject is listed: with its artifact type and annotations. */
 export function referrerOf(descriptor: Descriptor, manifest: z.infer<typeof subjectSchema>): Descriptor {
-  const artifactType = manifest.artifactType ?? manifest.config?.mediaType;
+  const artifactType = manifest.artifactType === '' ? undefined : manifest.artifactType;
   const { mediaType, digest, size } = descriptor;
+  const listed = artifactType ?? manifest.config?.mediaType;
   return {
     mediaType,
     digest,
     size,
-    ...(artifactType === undefined ? {} : { artifactType }),
+    ...(listed === undefined ? {} : { artifactType: listed }),
     ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
   };
 }

@@ -1,4 +1,4 @@
-import { LayercacheError, parseDocument } from '@layercache/oci';
+import { LayercacheError, SingleFlight, parseDocument } from '@layercache/oci';
 import { z } from 'zod';
 import { RegistryError } from '../registry-error.js';
 import { parseChallenges, type Challenge } from './challenge.js';
@@ -23,6 +23,9 @@ interface Token {
   readonly expires: number;
 }
 
+/** Scopes of one challenge. More would be somebody filling our memory. */
+const MAX_SCOPES = 16;
+
 /** `repository:library/alpine:pull`. */
 export type Scope = string;
 
@@ -37,8 +40,9 @@ export class Authorizer {
   readonly #transport: Transport;
   readonly #plainHttp: boolean;
   readonly #tokens = new Map<string, Token>();
-  /** Requests for tokens under way: callers who need the same one share it. */
-  readonly #pending = new Map<string, Promise<Token>>();
+  readonly #pending = new SingleFlight<Token>();
+  /** Scopes that a registry asked for beyond those of the specification, by what they were asked for. */
+  readonly #wanted = new Map<string, readonly Scope[]>();
   #challenge: Challenge | undefined;
 
   constructor(registry: string, credentials: CredentialStore, transport: Transport, plainHttp: boolean) {
@@ -74,8 +78,11 @@ export class Authorizer {
       );
     }
     this.#challenge = challenge;
+    const key = tokenKey(challenge, scopes);
     // What was shown for these scopes was refused.
-    this.#tokens.delete(tokenKey(challenge, scopes));
+    this.#tokens.delete(key);
+    const wanted = challenge.parameters.get('scope') ?? '';
+    this.#wanted.set(key, wanted === '' ? [] : wanted.split(' ').slice(0, MAX_SCOPES));
   }
 
   async #answer(
@@ -104,13 +111,12 @@ export class Authorizer {
     const key = tokenKey(challenge, scopes);
     const kept = this.#tokens.get(key);
     if (kept !== undefined && kept.expires > performance.now()) return kept;
-    const pending =
-      this.#pending.get(key) ??
-      this.#fetchToken(challenge, scopes, signal).finally(() => this.#pending.delete(key));
-    this.#pending.set(key, pending);
-    const token = await pending;
-    this.#tokens.set(key, token);
-    return token;
+    const wanted = [...new Set([...scopes, ...(this.#wanted.get(key) ?? [])])];
+    return this.#pending.run(key, signal, async (shared) => {
+      const token = await this.#fetchToken(challenge, wanted, shared);
+      this.#tokens.set(key, token);
+      return token;
+    });
   }
 
   async #fetchToken(

@@ -2,7 +2,7 @@ import { LayercacheError, isLayercacheError } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
 import { headerOf } from './exchange.js';
 import { pause, type RetryPolicy } from './retry.js';
-import type { HttpResponse, Transport } from './transport.js';
+import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 
 /** What an answer to a ranged GET says of itself. */
 export interface BodyExtent {
@@ -62,10 +62,10 @@ export async function* resumingBody(
     let broken: LayercacheError;
     try {
       for await (const chunk of context.transport.read(response, context.signal)) {
-        failures = 0;
         const fresh = chunk.subarray(Math.min(skip, chunk.length));
         skip -= chunk.length - fresh.length;
         if (fresh.length === 0) continue;
+        failures = 0;
         position += fresh.length;
         yield fresh;
       }
@@ -79,6 +79,15 @@ export async function* resumingBody(
     if (failures >= context.policy.attempts) throw broken;
     await pause(context.policy, failures, undefined, context.signal);
     response = await context.reopen(position);
-    skip = position - bodyExtent(response, position).offset;
+    const rest = bodyExtent(response, position);
+    if (extent.size !== undefined && rest.size !== undefined && rest.size !== extent.size) {
+      response.body.destroy();
+      throw new RegistryError(
+        'REGISTRY',
+        `${shownUrl(response.url)} had ${extent.size} bytes before the connection broke, and now has ${rest.size}`,
+        { status: response.status },
+      );
+    }
+    skip = position - rest.offset;
   }
 }

@@ -2,8 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { isLayercacheError, type ErrorCode, type Logger } from '@layercache/oci';
 import { z } from 'zod';
 import { RegistryError, type ReportedError } from '../registry-error.js';
-import type { Authorizer} from './authorizer.js';
-import { type Scope } from './authorizer.js';
+import type { Authorizer, Scope } from './authorizer.js';
 import { isTransientStatus, pause, retryAfter, type RetryPolicy } from './retry.js';
 import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 
@@ -56,7 +55,8 @@ export class Exchanger {
   }
 
   /**
-   * @throws RegistryError `NOT_FOUND` (404), `UNAUTHORIZED` (401, 403), `REGISTRY` (any other)
+   * @throws RegistryError `NOT_FOUND` (404), `UNAUTHORIZED` (401, 403), `DIGEST_MISMATCH` and `UNSUPPORTED`
+   *   (400, when it says so), `REGISTRY` (any other)
    * @throws LayercacheError `NETWORK`, `ABORTED`
    */
   async send(exchange: Exchange): Promise<HttpResponse> {
@@ -134,7 +134,7 @@ export class Exchanger {
         : shownBody(body);
     const where = `${exchange.doing} at ${this.#registry}`;
     return new RegistryError(
-      codeOf(status),
+      codeOf(status, reported),
       `${where} failed with status ${status}${said === '' ? '' : `: ${oneLine(said)}`}${hintOf(status, shownUrl(exchange.url))}`,
       { status, reported },
     );
@@ -152,9 +152,12 @@ export function discard(response: HttpResponse): void {
   response.body.resume();
 }
 
-function codeOf(status: number): ErrorCode {
+function codeOf(status: number, reported: readonly ReportedError[]): ErrorCode {
   if (status === 404) return 'NOT_FOUND';
   if (status === 401 || status === 403) return 'UNAUTHORIZED';
+  const says = (...codes: string[]): boolean => reported.some(({ code }) => codes.includes(code));
+  if (status === 400 && says('DIGEST_INVALID', 'SIZE_INVALID')) return 'DIGEST_MISMATCH';
+  if (status === 400 && says('UNSUPPORTED')) return 'UNSUPPORTED';
   return 'REGISTRY';
 }
 

@@ -9,6 +9,7 @@ import {
   digestOf,
   isDigest,
   isLayercacheError,
+  isManifestMediaType,
   parseDocument,
   parseImageIndex,
   silentLogger,
@@ -114,6 +115,7 @@ export class RegistryClient implements Registry {
     if (
       response.status === 200 &&
       mediaType !== undefined &&
+      isManifestMediaType(mediaType) &&
       digest !== undefined &&
       Number.isSafeInteger(size)
     ) {
@@ -187,27 +189,31 @@ export class RegistryClient implements Registry {
   async fetchBlob(repository: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
     const { range, signal } = options;
     const wanted = range?.first ?? 0;
-    const open = (first: number): Promise<HttpResponse> => {
-      const whole = first === 0 && range?.last === undefined;
+    const open = (first: number, last: number | undefined): Promise<HttpResponse> => {
+      const whole = first === 0 && last === undefined;
       return this.#exchanger.send({
         method: 'GET',
         url: this.#url(`${repository}/blobs/${digest}`),
         scopes: [scopeOf(repository, 'pull')],
-        headers: whole ? {} : { range: `bytes=${first}-${range?.last ?? ''}` },
+        headers: whole ? {} : { range: `bytes=${first}-${last ?? ''}` },
         expect: whole ? [200] : [200, 206],
         doing: `fetching blob ${digest} of ${repository}`,
         signal,
       });
     };
-    const response = await open(wanted);
+    const response = await open(wanted, range?.last);
     const extent = bodyExtent(response, wanted);
-    const body = resumingBody(response, extent, {
+    const last = extent.length === undefined ? undefined : extent.offset + extent.length - 1;
+    const bytes = resumingBody(response, extent, {
       transport: this.#transport,
       policy: this.#policy,
       signal,
-      reopen: open,
+      reopen: (offset) => open(offset, last),
     });
-    return { size: extent.size, offset: extent.offset, body: Readable.from(body, { objectMode: false }) };
+    const body = Readable.from(bytes, { objectMode: false });
+    // A generator that was never started has no `finally` to run: the connection is freed here.
+    body.once('close', () => response.body.destroy());
+    return { size: extent.size, offset: extent.offset, body };
   }
 
   pushBlob(

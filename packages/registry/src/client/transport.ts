@@ -65,10 +65,8 @@ export class Transport {
       if (hops >= MAX_REDIRECTS || seen.has(`${method} ${next.href}`)) {
         throw new RegistryError(
           'REGISTRY',
-          `${request.method} ${request.url.href} is redirected in a circle, last to ${next.href}`,
-          {
-            status: response.status,
-          },
+          `${request.method} ${shownUrl(request.url)} is redirected in a circle, last to ${shownUrl(next)}`,
+          { status: response.status },
         );
       }
       seen.add(`${method} ${next.href}`);

@@ -1,4 +1,10 @@
-import { LayercacheError, isLayercacheError, type Descriptor, type Digest } from '@layercache/oci';
+import {
+  IntegrityError,
+  LayercacheError,
+  isLayercacheError,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
 import type { ByteSource } from '../registry.js';
 import { scopeOf, type Scope } from './authorizer.js';
@@ -8,6 +14,8 @@ import type { HttpResponse } from './transport.js';
 
 /** Bytes. Below GHCR's limit of 4 MiB for a request, with room for its headers. */
 const CHUNK_SIZE = 4 * 1024 * 1024 - 64 * 1024;
+/** Bytes. A chunk is kept in memory; no registry asks for more than a few MiB. */
+const MAX_CHUNK_SIZE = 64 * 1024 * 1024;
 
 /**
  * Sends blobs to one registry: in one request as long as it takes that, else in chunks. What a registry was
@@ -17,6 +25,7 @@ export class Uploader {
   readonly #exchanger: Exchanger;
   readonly #policy: RetryPolicy;
   readonly #urlOf: (path: string) => URL;
+  /** Whether this registry has refused a blob in one request. */
   #chunked = false;
 
   constructor(exchanger: Exchanger, policy: RetryPolicy, urlOf: (path: string) => URL) {
@@ -31,19 +40,23 @@ export class Uploader {
     source: ByteSource,
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    // A small blob is no larger than a chunk would be.
+    let whole = !this.#chunked || descriptor.size <= CHUNK_SIZE;
     for (let attempt = 1; ; attempt++) {
       try {
-        if (this.#chunked && descriptor.size > 0)
-          await this.#pushChunks(repository, descriptor, source, signal);
-        else await this.#pushWhole(repository, descriptor, source, signal);
+        if (whole) await this.#pushWhole(repository, descriptor, source, signal);
+        else await this.#pushChunks(repository, descriptor, source, signal);
         return;
       } catch (error) {
-        if (!this.#chunked && isTooLarge(error, descriptor.size)) {
+        if (whole && error instanceof RegistryError && error.status === 413 && descriptor.size > CHUNK_SIZE) {
           this.#chunked = true;
-          attempt -= 1;
+          whole = false;
           continue;
         }
         if (!isWorthRepeating(error) || attempt >= this.#policy.attempts) throw error;
+        // A proxy with a limit may just close the connection on a large body. So may a bad line: both are
+        // tried, and nothing is concluded for the next blob.
+        if (isLayercacheError(error, 'NETWORK') && descriptor.size > CHUNK_SIZE) whole = !whole;
         await pause(this.#policy, attempt, undefined, signal);
       }
     }
@@ -170,12 +183,15 @@ export class Uploader {
     });
     discard(response);
     const minimum = Number(headerOf(response.headers, 'oci-chunk-min-length') ?? 0);
-    return {
-      location: locationOf(response, doing),
-      scopes,
-      doing,
-      minimum: Number.isSafeInteger(minimum) ? minimum : 0,
-    };
+    if (minimum > MAX_CHUNK_SIZE) {
+      throw new RegistryError(
+        'REGISTRY',
+        `${doing} failed: the registry wants chunks of ${minimum} bytes, more than ${MAX_CHUNK_SIZE}`,
+        { status: response.status },
+      );
+    }
+    const known = Number.isSafeInteger(minimum) ? minimum : 0;
+    return { location: locationOf(response, doing), scopes, doing, minimum: known };
   }
 
   /** An upload that was begun in place of a mount takes room until it expires. */
@@ -225,20 +241,12 @@ function locationOf(response: HttpResponse, doing: string): URL {
   return url;
 }
 
-function isTooLarge(error: unknown, size: number): boolean {
-  if (error instanceof RegistryError && error.status === 413) return true;
-  // A proxy with a limit may just close the connection on a large body.
-  return isLayercacheError(error, 'NETWORK') && size > CHUNK_SIZE;
-}
-
 function isWorthRepeating(error: unknown): boolean {
   if (isLayercacheError(error, 'NETWORK')) return true;
-  // 404 and 416 in the middle: the registry lost the session; a new one may hold.
-  return (
-    error instanceof RegistryError &&
-    error.status !== undefined &&
-    (error.status >= 500 || error.status === 429 || error.status === 416)
-  );
+  if (!(error instanceof RegistryError) || error.status === undefined) return false;
+  // The registry lost the session, or some of its bytes: a new one may hold.
+  const lost = error.status === 416 || error.reported.some(({ code }) => code === 'BLOB_UPLOAD_UNKNOWN');
+  return lost || error.status >= 500 || error.status === 429;
 }
 
 /** Fails when a source gives other than the announced number of bytes: `Content-Length` has been sent by then. */
@@ -254,9 +262,10 @@ async function* exactly(
     yield chunk;
   }
   if (sent !== size) {
-    throw new LayercacheError(
+    throw new IntegrityError(
       'DIGEST_MISMATCH',
       `blob ${digest} was to have ${size} bytes, but its source gave ${sent > size ? 'more' : sent}`,
+      { expected: size, found: sent },
     );
   }
 }
