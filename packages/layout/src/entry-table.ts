@@ -60,8 +60,8 @@ export class EntryTable implements EntrySource {
 
   lookup(key: Digest): readonly Entry[] {
     const below = this.#base.lookup(key);
-    const digests = this.#keys.get(key);
     if (this.#entries.size === 0) return below;
+    const digests = this.#keys.get(key);
     const kept = below.filter((entry) => !this.#entries.has(entry.descriptor.digest));
     if (digests === undefined) return kept;
     return [...kept, ...[...digests].flatMap((digest) => this.#entries.get(digest) ?? [])].sort(

@@ -8,8 +8,6 @@ import {
   PAYLOAD,
   SLOT,
   SLOTS_PER_PAGE,
-  SlotKind,
-  checkPage,
   headPages,
   idealSlot,
   keyWords,
@@ -18,23 +16,23 @@ import {
 } from './map-format.js';
 import { decodeEntry, readAt, readVarint } from './record.js';
 
-/** Where the pages of a map come from: a file, or memory. Gives pages that were checked. */
+/** Where the pages of a map are: in one piece of memory, into which they are brought when they are needed. */
 export interface PageSource {
-  page(number: number): Buffer;
+  readonly bytes: Buffer;
+  /** Where in `bytes` the page begins, which has been checked. Holds until the next page is asked for. */
+  locate(number: number): number;
 }
 
-/** A map as it lies in memory, its header first. */
+/** A map that lies in memory as a whole, its header first. */
 export class MemoryPages implements PageSource {
-  readonly #bytes: Buffer;
+  readonly bytes: Buffer;
 
   constructor(bytes: Buffer) {
-    this.#bytes = bytes;
+    this.bytes = bytes;
   }
 
-  page(number: number): Buffer {
-    const page = this.#bytes.subarray(number * PAGE, (number + 1) * PAGE);
-    checkPage(page, number);
-    return page;
+  locate(number: number): number {
+    return number * PAGE;
   }
 }
 
@@ -60,40 +58,30 @@ export class MapReader implements EntrySource {
 
   lookup(key: Digest): Entry[] {
     const [high, low] = keyWords(key);
-    return this.#find(high, low, (entry, kind) => {
-      if (kind === SlotKind.digest) return entry.descriptor.digest === key;
-      if (kind !== SlotKind.counterpart) return false;
-      const { annotations } = entry.descriptor;
-      return (
-        annotations?.[Annotation.diffID] === key || annotations?.[Annotation.digest]?.includes(key) === true
-      );
-    });
+    return this.#find(high, low, key);
   }
 
   tagged(name: string): Entry | undefined {
     const [high, low] = nameWords(name);
-    return this.#find(
-      high,
-      low,
-      (entry, kind) => kind === SlotKind.name && refName(entry.descriptor) === name,
-    )[0];
+    return this.#find(high, low, undefined).find((entry) => refName(entry.descriptor) === name);
   }
 
   *all(): Generator<Entry> {
     for (let number = 1; number <= this.header.recordPages;) {
-      const page = this.#pages.page(number);
+      // Copied: between two entries, the one who iterates may bring other pages into memory.
+      const page = Buffer.from(this.#span(number, PAYLOAD));
       let offset = 0;
       let next = number + 1;
       while (offset < PAYLOAD && page[offset] !== 0) {
-        const { value: length, end } = readAt(offset, () => readVarint(page));
-        if (end + length <= PAYLOAD) {
-          yield this.#decode(page, end);
-          offset = end + length;
-        } else {
+        const length = recordLength(page, offset);
+        const end = offset + length.size + length.value;
+        if (end > PAYLOAD) {
           yield this.#record(number, offset);
-          next = number + Math.ceil((end + length) / PAYLOAD);
+          next = number + Math.ceil(end / PAYLOAD);
           break;
         }
+        yield this.#decode(page, offset + length.size);
+        offset = end;
       }
       number = next;
     }
@@ -102,47 +90,50 @@ export class MapReader implements EntrySource {
   /** `index.json` without its entries. */
   head(): IndexHead {
     const first = 1 + this.header.recordPages;
-    const bytes = this.#span(first, this.header.headLength);
-    return JSON.parse(bytes.toString()) as IndexHead;
+    return JSON.parse(this.#span(first, this.header.headLength).toString()) as IndexHead;
   }
 
-  #find(high: number, low: number, accept: (entry: Entry, kind: number) => boolean): Entry[] {
+  /** Every record whose key begins with these words, and is `key` where that is given. */
+  #find(high: number, low: number, key: Digest | undefined): Entry[] {
     const { capacity, slotCount } = this.header;
+    const { bytes } = this.#pages;
     const found: Entry[] = [];
     let slot = idealSlot(high, capacity);
-    let number = Math.floor(slot / SLOTS_PER_PAGE);
-    let at = (slot - number * SLOTS_PER_PAGE) * SLOT;
-    let page: Buffer | undefined;
-    for (; slot < slotCount; slot++, at += SLOT) {
-      if (at === PAYLOAD) {
-        number++;
-        at = 0;
-        page = undefined;
+    let page = Math.floor(slot / SLOTS_PER_PAGE);
+    let inPage = slot - page * SLOTS_PER_PAGE;
+    let base = slot < slotCount ? this.#pages.locate(this.#firstSlotPage + page) : 0;
+    for (; slot < slotCount; slot++, inPage++) {
+      if (inPage === SLOTS_PER_PAGE) {
+        inPage = 0;
+        base = this.#pages.locate(this.#firstSlotPage + ++page);
       }
-      page ??= this.#pages.page(this.#firstSlotPage + number);
-      const record = page.readUInt32LE(at + 8);
+      const at = base + inPage * SLOT;
+      const record = bytes.readUInt32LE(at + 8);
       if (record === 0) break;
-      const slotHigh = page.readUInt32LE(at);
-      if (slotHigh < high) continue;
+      const slotHigh = bytes.readUInt32LE(at);
       if (slotHigh > high) break;
-      const slotLow = page.readUInt32LE(at + 4);
-      if (slotLow < low) continue;
+      if (slotHigh < high) continue;
+      const slotLow = bytes.readUInt32LE(at + 4);
       if (slotLow > low) break;
-      const kind = page.readUInt16LE(at + 14);
-      const entry = this.#record(record, page.readUInt16LE(at + 12));
-      if (accept(entry, kind)) found.push(entry);
+      if (slotLow < low) continue;
+      const entry = this.#record(record, bytes.readUInt16LE(at + 12));
+      if (key === undefined || isFoundBy(entry, key)) found.push(entry);
+      // The page of slots may have gone to make room for that of the record.
+      base = this.#pages.locate(this.#firstSlotPage + page);
     }
     return found;
   }
 
   #record(number: number, offset: number): Entry {
-    const page = this.#pages.page(number);
-    const { value: length, end } = readAt(offset, () => readVarint(page));
-    if (end + length <= PAYLOAD) return this.#decode(page, end);
-    if (number + Math.ceil((end + length) / PAYLOAD) - 1 > this.header.recordPages) {
+    const { bytes } = this.#pages;
+    const at = this.#pages.locate(number) + offset;
+    const length = recordLength(bytes, at);
+    const end = offset + length.size + length.value;
+    if (end <= PAYLOAD) return this.#decode(bytes, at + length.size);
+    if (number + Math.ceil(end / PAYLOAD) - 1 > this.header.recordPages) {
       throw new MapInvalid(`a record of page ${number} is too long`);
     }
-    return this.#decode(this.#span(number, end + length), end);
+    return this.#decode(this.#span(number, end), offset + length.size);
   }
 
   #decode(bytes: Buffer, at: number): Entry {
@@ -157,8 +148,27 @@ export class MapReader implements EntrySource {
   #span(first: number, length: number): Buffer {
     const parts: Buffer[] = [];
     for (let done = 0, number = first; done < length; done += PAYLOAD, number++) {
-      parts.push(this.#pages.page(number).subarray(0, Math.min(PAYLOAD, length - done)));
+      const at = this.#pages.locate(number);
+      parts.push(Buffer.from(this.#pages.bytes.subarray(at, at + Math.min(PAYLOAD, length - done))));
     }
     return Buffer.concat(parts);
   }
+}
+
+/** The words in a slot are 64 bits of the key; here is the rest of the comparison. */
+function isFoundBy({ descriptor }: Entry, key: Digest): boolean {
+  if (descriptor.digest === key) return true;
+  const { annotations } = descriptor;
+  if (annotations === undefined) return false;
+  return annotations[Annotation.diffID] === key || annotations[Annotation.digest]?.includes(key) === true;
+}
+
+/** The length of a record as it stands before it, and how many bytes that takes. */
+function recordLength(bytes: Buffer, at: number): { value: number; size: number } {
+  const first = bytes[at] ?? 0;
+  if (first < 128) return { value: first, size: 1 };
+  const second = bytes[at + 1] ?? 0;
+  if (second < 128) return { value: (first & 127) + second * 128, size: 2 };
+  const { value, end } = readAt(at, () => readVarint(bytes));
+  return { value, size: end - at };
 }

@@ -161,13 +161,24 @@ export function readText(bytes: Buffer): string {
 export function readDigest(bytes: Buffer, long: boolean): Digest {
   const start = cursor;
   cursor = within(bytes, start + (long ? 64 : 32));
-  const hex = bytes.toString('hex', start, cursor);
-  return long ? `sha512:${hex}` : `sha256:${hex}`;
+  if (long) return `sha512:${bytes.toString('hex', start, cursor)}`;
+  for (let i = 0; i < 32; i++) digestPairs[i] = HEX_PAIRS[bytes[start + i] ?? 0] ?? 0;
+  return digestText.toString('latin1', 1) as Digest;
 }
 
 export function readByte(bytes: Buffer): number {
   return byteAt(bytes, cursor++);
 }
+
+/** Two hexadecimal digits a byte. Half the time of `toString('hex')` and a concatenation, and lookups are many. */
+const HEX_PAIRS = new Uint16Array(
+  new Uint8Array(
+    Buffer.from(Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0')).join('')),
+  ).buffer,
+);
+const digestText = Buffer.alloc(72);
+digestText.write('sha256:', 1);
+const digestPairs = new Uint16Array(digestText.buffer, digestText.byteOffset + 8, 32);
 
 function readList(bytes: Buffer): string {
   const count = readVarint(bytes);
