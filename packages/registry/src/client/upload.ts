@@ -1,6 +1,5 @@
 import {
   IntegrityError,
-  LayercacheError,
   isLayercacheError,
   type Descriptor,
   type Digest,

@@ -2,8 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { digestOf, MAX_MANIFEST_SIZE, MediaType } from '@layercache/oci';
 import { expect } from 'chai';
 import { RegistryClient } from '../../src/client/registry-client.js';
-import { RegistryError } from '../../src/registry-error.js';
-import { bytesOf, failureOf, impatient, scripted, sendJson } from './scripted.js';
+import { bytesOf, failureOf, impatient, refusalOf, scripted, sendJson } from './scripted.js';
 
 const BYTES = randomBytes(300_000);
 const DIGEST = digestOf(BYTES);
@@ -110,9 +109,8 @@ describe('a registry that answers', () => {
         sendJson(response, 404, { errors: [{ code: 'NAME_UNKNOWN', message: 'no such\nrepository' }] });
       },
       async (host) => {
-        const failure = await failureOf(new RegistryClient(host, impatient).fetchManifest('app', 'v1'));
-        expect(failure).to.be.instanceOf(RegistryError);
-        const { code, status, reported, message } = failure as RegistryError;
+        const client = new RegistryClient(host, impatient);
+        const { code, status, reported, message } = await refusalOf(client.fetchManifest('app', 'v1'));
         expect([code, status]).to.deep.equal(['NOT_FOUND', 404]);
         expect(reported[0]?.code).to.equal('NAME_UNKNOWN');
         expect(message).to.include('NAME_UNKNOWN: no such repository').and.to.include(host);
@@ -222,8 +220,8 @@ describe('too many requests', () => {
         sendJson(response, 429, { errors: [{ code: 'TOOMANYREQUESTS', message: 'slow down' }] });
       },
       async (host, seen) => {
-        const failure = await failureOf(new RegistryClient(host, impatient).fetchManifest('app', 'v1'));
-        expect((failure as RegistryError).status).to.equal(429);
+        const failure = await refusalOf(new RegistryClient(host, impatient).fetchManifest('app', 'v1'));
+        expect(failure.status).to.equal(429);
         expect(failure.message).to.include('slow down').and.to.include('try again later');
         expect(seen).to.have.length(3);
       },

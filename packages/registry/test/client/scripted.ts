@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import { noCredentials } from '../../src/client/credentials.js';
 import { RegistryClient, type RegistryClientOptions } from '../../src/client/registry-client.js';
 import { createRegistryServer, type RegistryServerOptions } from '../../src/server/registry-server.js';
+import { RegistryError } from '../../src/registry-error.js';
 import { MemoryRegistry } from '../../src/memory-registry.js';
 import { memorySpools } from '../../src/server/upload-spool.js';
 
@@ -63,6 +64,13 @@ export async function failureOf(work: Promise<unknown>): Promise<LayercacheError
     throw error;
   }
   return expect.fail('it did not fail');
+}
+
+/** The same, where the registry has answered. */
+export async function refusalOf(work: Promise<unknown>): Promise<RegistryError> {
+  const failure = await failureOf(work);
+  if (failure instanceof RegistryError) return failure;
+  throw failure;
 }
 
 export async function bytesOf(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
