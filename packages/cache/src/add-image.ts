@@ -98,8 +98,10 @@ export class ImageAdder {
     };
     this.#options.signal?.addEventListener('abort', stop, { once: true });
     try {
-      const found = await this.#fetchManifest(this.#source.reference);
-      const descriptor = await this.#addRoot(found.descriptor, found.bytes);
+      // HEAD first: it does not count against a registry's pull limit, and what is here need not come again.
+      const { reader, repository, reference } = this.#source;
+      const found = await reader.resolve(repository, reference, { signal: this.#abort.signal });
+      const descriptor = await this.#addRoot(found, await this.#manifestBytes(found));
       const name = this.#options.name ?? this.#source.name;
       const named =
         name === undefined
@@ -131,7 +133,7 @@ export class ImageAdder {
     const image = this.#source.name ?? descriptor.digest;
     if (!Array.isArray(wanted)) {
       const chosen = selectPlatform(index.manifests, wanted as Platform, image);
-      return this.#addManifest(chosen, (await this.#manifestBytes(chosen)).bytes);
+      return this.#addManifest(chosen, await this.#manifestBytes(chosen));
     }
     // Several, but not all: an index of its own, since the one at the source refers to what is not wanted.
     const chosen = new Set(
@@ -146,8 +148,7 @@ export class ImageAdder {
   }
 
   async #addChild(child: Descriptor): Promise<Descriptor> {
-    const { bytes } = await this.#manifestBytes(child);
-    await this.#layout.put(await this.#addManifest(child, bytes));
+    await this.#layout.put(await this.#addManifest(child, await this.#manifestBytes(child)));
     return child;
   }
 
@@ -241,19 +242,17 @@ export class ImageAdder {
   }
 
   /** A manifest that is here is not fetched again: its digest says that it cannot have changed. */
-  async #manifestBytes(descriptor: Descriptor): Promise<{ bytes: Uint8Array }> {
+  async #manifestBytes(descriptor: Descriptor): Promise<Uint8Array> {
     if (await this.#layout.has(descriptor.digest, descriptor.size)) {
       this.#tally.reused += descriptor.size;
-      return { bytes: await this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE }) };
+      return this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE });
     }
-    return this.#fetchManifest(descriptor.digest);
-  }
-
-  async #fetchManifest(reference: string): Promise<{ descriptor: Descriptor; bytes: Uint8Array }> {
     const { reader, repository } = this.#source;
-    const fetched = await reader.fetchManifest(repository, reference, { signal: this.#abort.signal });
-    this.#tally.fetched += fetched.bytes.length;
-    return fetched;
+    const { bytes } = await reader.fetchManifest(repository, descriptor.digest, {
+      signal: this.#abort.signal,
+    });
+    this.#tally.fetched += bytes.length;
+    return bytes;
   }
 
   /** All at once; the first that fails stops the others, and is what the caller hears of. */

@@ -48,7 +48,13 @@ async function feed(compressed: Readable, decoder: Transform): Promise<void> {
   try {
     for await (const bytes of compressed as AsyncIterable<Uint8Array>) {
       if (decoder.destroyed || decoder.write(bytes)) continue;
-      await new Promise<void>((resolve) => decoder.once('drain', resolve).once('close', resolve));
+      await new Promise<void>((resolve) => {
+        const proceed = (): void => {
+          decoder.off('drain', proceed).off('close', proceed);
+          resolve();
+        };
+        decoder.once('drain', proceed).once('close', proceed);
+      });
     }
     decoder.end();
   } catch (error) {

@@ -72,7 +72,7 @@ export class Layer {
   /** Bytes of each form, where known. */
   get size(): { readonly compressed: number | undefined; readonly uncompressed: number | undefined } {
     return {
-      compressed: (this.#own() ?? this.#record.compressed[0])?.descriptor.size,
+      compressed: (this.#isDiffID() ? this.#record.compressed[0] : this.#own())?.descriptor.size,
       uncompressed: this.#record.tar?.descriptor.size,
     };
   }

@@ -38,7 +38,8 @@ describe('adding an image', () => {
     ]);
     registry.asked.clear();
     const again = await cache.add('registry.test/app:1');
-    expect(Object.fromEntries(registry.asked)).to.deep.equal({ fetchManifest: 1 });
+    expect(Object.fromEntries(registry.asked)).to.deep.equal({ resolve: 1 });
+    expect(again.fetched).to.equal(0);
     expect(again.descriptor.digest).to.equal(added.descriptor.digest);
   });
 
@@ -215,6 +216,7 @@ describe('adding an image', () => {
       const cache = await scratch.cache({
         registry: () =>
           Object.assign(Object.create(memory) as MemoryRegistry, {
+            resolve: memory.resolve.bind(memory),
             fetchManifest: memory.fetchManifest.bind(memory),
             fetchBlob: async (...args: Parameters<MemoryRegistry['fetchBlob']>): Promise<FetchedBlob> => {
               const fetched = await memory.fetchBlob(...args);

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { OciLayout } from '@layercache/layout';
@@ -213,6 +214,7 @@ describe('the cache index in the layout itself', () => {
       annotations: { [Annotation.refName]: 'layercache' },
     });
     await copied.close();
+    await rm(join(dir, '.layercache'), { recursive: true });
     const opened = await scratch.cache({ dir });
     expect(await bytesOf(opened.layer(layer.diffID).uncompressed())).to.deep.equal(layer.tar);
     expect(opened.has(layer.descriptor.digest)).to.equal(true);

@@ -1,3 +1,6 @@
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { OciLayout } from '@layercache/layout';
 import { throwIfAborted } from '@layercache/oci';
 import { namedDescriptor, type ExportTarget, type ExportedImage } from './export-target.js';
@@ -11,6 +14,8 @@ export class LayoutTarget implements ExportTarget {
   }
 
   async write(image: ExportedImage, signal: AbortSignal | undefined): Promise<void> {
+    const sideState = join(this.#dir, '.layercache');
+    const isCache = existsSync(sideState);
     const layout = await OciLayout.open(this.#dir);
     try {
       for (const part of image.parts) {
@@ -22,5 +27,7 @@ export class LayoutTarget implements ExportTarget {
     } finally {
       await layout.close();
     }
+    // Other tools have no use for what makes the next lookup quick.
+    if (!isCache) await rm(sideState, { recursive: true, force: true });
   }
 }

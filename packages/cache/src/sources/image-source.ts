@@ -1,7 +1,7 @@
 import type { Registry } from '@layercache/registry';
 
 /** What adding an image needs of wherever the image is. Any registry has it; folders and archives get it. */
-export type ImageReader = Pick<Registry, 'fetchManifest' | 'fetchBlob'>;
+export type ImageReader = Pick<Registry, 'resolve' | 'fetchManifest' | 'fetchBlob'>;
 
 /** One image, somewhere. */
 export interface ImageSource {

@@ -40,6 +40,10 @@ export class StoredImageReader implements ImageReader {
     this.#store = store;
   }
 
+  async resolve(repository: string, reference: string): Promise<Descriptor> {
+    return (await this.fetchManifest(repository, reference)).descriptor;
+  }
+
   async fetchManifest(_repository: string, reference: string): Promise<FetchedManifest> {
     const named = isDigest(reference) ? undefined : await this.#store.resolve(reference);
     const digest = named?.digest ?? (reference as Digest);
