@@ -1,0 +1,27 @@
+import { add } from './add.js';
+import type { CommandModule } from './command.js';
+import { demo } from './demo.js';
+import { exportImage } from './export.js';
+import { get } from './get.js';
+import { has } from './has.js';
+import { inspect } from './inspect.js';
+import { ls } from './ls.js';
+import { pull } from './pull.js';
+import { push } from './push.js';
+import { resolve } from './resolve.js';
+import { serve } from './serve.js';
+
+/** In the order in which the help lists them. */
+export const commands: readonly CommandModule[] = [
+  add,
+  get,
+  resolve,
+  has,
+  ls,
+  inspect,
+  push,
+  pull,
+  exportImage,
+  serve,
+  demo,
+];

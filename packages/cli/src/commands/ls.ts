@@ -1,0 +1,84 @@
+import type { LayerCache } from '@layercache/cache';
+import { LayercacheError, layerForm, shortDigest, type Descriptor } from '@layercache/oci';
+import { layerFacts } from '../layer-facts.js';
+import { formatBytes, formatTable } from '../output.js';
+import type { Session } from '../session.js';
+import { example, type CommandModule } from './command.js';
+
+interface Options {
+  readonly images?: boolean;
+  readonly layers?: boolean;
+}
+
+export const ls: CommandModule = {
+  register: (program) =>
+    program
+      .command('ls')
+      .description('list what is in the cache')
+      .option('--images', 'only images')
+      .option('--layers', 'only layers')
+      .addHelpText('after', example('layercache ls --layers', 'layercache --json ls | jq -r .images[].name')),
+
+  async run(session, command) {
+    const { images, layers } = command.opts<Options>();
+    if (images === true && layers === true) {
+      throw new LayercacheError('USAGE', '--images and --layers exclude each other: leave both out for all');
+    }
+    await session.withCache(
+      (cache) => {
+        list(session, cache, { images: layers !== true, layers: images !== true });
+        return Promise.resolve();
+      },
+      { create: false },
+    );
+  },
+};
+
+function list(session: Session, cache: LayerCache, wanted: { images: boolean; layers: boolean }): void {
+  const { output } = session;
+  const images = wanted.images ? [...cache.images()] : [];
+  const layers = wanted.layers ? [...cache.layers()].map(layerFacts) : [];
+  if (output.json) {
+    output.document({
+      ...(wanted.images
+        ? { images: images.map(({ name, descriptor }) => ({ name, ...imageFacts(descriptor) })) }
+        : {}),
+      ...(wanted.layers ? { layers } : {}),
+    });
+    return;
+  }
+  if (wanted.images) {
+    output.line(
+      formatTable(
+        ['IMAGE', 'DIGEST'],
+        images.map(({ name, descriptor }) => [name, descriptor.digest]),
+      ),
+    );
+  }
+  if (wanted.images && wanted.layers) output.line('');
+  if (wanted.layers) {
+    output.line(
+      formatTable(
+        ['DIFFID', 'PAIR', 'TAR', 'COMPRESSED', 'DIGESTS'],
+        layers.map((layer) => [
+          layer.diffID === undefined ? '-' : shortDigest(layer.diffID),
+          layer.digests.length === 0 ? '-' : layer.proven ? 'proven' : 'claimed',
+          layer.size.uncompressed === undefined ? '-' : formatBytes(layer.size.uncompressed),
+          layer.size.compressed === undefined ||
+          layer.forms.every((form) => layerForm(form.mediaType) === 'tar')
+            ? '-'
+            : formatBytes(layer.size.compressed),
+          layer.digests.map(shortDigest).join(' ') || '-',
+        ]),
+      ),
+    );
+  }
+}
+
+function imageFacts({ mediaType, digest, size }: Descriptor): {
+  mediaType: string;
+  digest: string;
+  size: number;
+} {
+  return { mediaType, digest, size };
+}

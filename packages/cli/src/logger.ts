@@ -1,0 +1,24 @@
+import type { LogFields, Logger } from '@layercache/oci';
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Log lines on stderr: for people, or with `--json` one JSON object a line. */
+export function stderrLogger(level: LogLevel, json: boolean): Logger {
+  const at =
+    (own: LogLevel) =>
+    (fields: LogFields): void => {
+      if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level)) return;
+      const { message, ...rest } = fields;
+      const text = json
+        ? JSON.stringify({ level: own, message, ...rest })
+        : `${own}: ${message}${Object.entries(rest).map(shown).join('')}`;
+      process.stderr.write(`${text}\n`);
+    };
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+}
+
+function shown([name, value]: [string, unknown]): string {
+  if (value === undefined) return '';
+  return ` ${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`;
+}

@@ -1,0 +1,80 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { LayerCache, type RegistryFactory } from '@layercache/cache';
+import type { Logger } from '@layercache/oci';
+import { RegistryClient } from '@layercache/registry';
+import type { Command } from 'commander';
+import { stderrLogger, type LogLevel } from './logger.js';
+import { createOutput, type Output } from './output.js';
+import { createProgress, type Progress } from './progress.js';
+
+/** The options before the command, which every command has. */
+interface GlobalOptions {
+  readonly cache?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly logLevel: LogLevel;
+  readonly plainHttp?: boolean;
+}
+
+/** What a command works with: one run of the program. */
+export class Session {
+  readonly output: Output;
+  readonly logger: Logger;
+  /** Fires on Ctrl-C and on a polite kill: what is whole stays, what is not is resumed next time. */
+  readonly signal: AbortSignal;
+  readonly #options: GlobalOptions;
+  readonly #clients = new Map<string, RegistryClient>();
+
+  constructor(command: Command, signal: AbortSignal) {
+    this.#options = command.optsWithGlobals<GlobalOptions>();
+    const { json = false, quiet = false, logLevel } = this.#options;
+    this.output = createOutput({ json, quiet });
+    this.logger = stderrLogger(quiet && logLevel === 'warn' ? 'error' : logLevel, json);
+    this.signal = signal;
+  }
+
+  get cacheDir(): string {
+    return this.#options.cache ?? process.env.LAYERCACHE_DIR ?? defaultCacheDir();
+  }
+
+  /** Opens the cache for as long as `work` takes. */
+  async withCache<T>(
+    work: (cache: LayerCache) => Promise<T>,
+    options: { readonly create?: boolean } = {},
+  ): Promise<T> {
+    const cache = await LayerCache.open(this.cacheDir, {
+      create: options.create ?? true,
+      logger: this.logger,
+      registry: this.registryOf,
+    });
+    try {
+      return await work(cache);
+    } finally {
+      await cache.close();
+    }
+  }
+
+  readonly registryOf: RegistryFactory = (host) => this.client(host);
+
+  client(host: string): RegistryClient {
+    const client =
+      this.#clients.get(host) ??
+      new RegistryClient(host, {
+        logger: this.logger,
+        ...(this.#options.plainHttp === true ? { plainHttp: true } : {}),
+      });
+    this.#clients.set(host, client);
+    return client;
+  }
+
+  /** Bars on a terminal, nothing in a pipe. */
+  progress(): Progress {
+    const { json = false, quiet = false } = this.#options;
+    return createProgress(process.stderr.isTTY && !quiet && !json);
+  }
+}
+
+function defaultCacheDir(): string {
+  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'layercache');
+}
