@@ -6,7 +6,7 @@ import { digestOf, isLayercacheError } from '@layercache/oci';
 import { expect } from 'chai';
 import { MemoryRegistry } from '../../src/memory-registry.js';
 import { createRegistryServer } from '../../src/server/registry-server.js';
-import { pushBytes } from './images.js';
+import { pushBytes } from '../images.js';
 import { bytesOf, serving } from './serving.js';
 
 const DIGEST = digestOf('x');

@@ -1,7 +1,7 @@
 import { LayercacheError, MAX_MANIFEST_SIZE, MediaType, digestOf, type Descriptor } from '@layercache/oci';
 import { expect } from 'chai';
 import { MemoryRegistry } from '../../src/memory-registry.js';
-import { imageIndex, pushImage } from './images.js';
+import { imageIndex, pushImage } from '../images.js';
 import { bytesOf, errorCode, serving } from './serving.js';
 
 async function json(response: Response): Promise<unknown> {

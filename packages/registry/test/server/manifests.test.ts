@@ -1,7 +1,7 @@
 import { LayercacheError, MAX_MANIFEST_SIZE, MediaType, digestOf } from '@layercache/oci';
 import { expect } from 'chai';
 import { MemoryRegistry } from '../../src/memory-registry.js';
-import { imageIndex, imageManifest, pushBytes, pushImage } from './images.js';
+import { imageIndex, imageManifest, pushBytes, pushImage } from '../images.js';
 import { bytesOf, errorCode, serving } from './serving.js';
 
 const CONFIG = Buffer.from('{"os":"linux"}');

@@ -1,6 +1,6 @@
 import { MediaType, digestOf } from '@layercache/oci';
 import { expect } from 'chai';
-import { imageManifest, pushBytes, pushImage } from './images.js';
+import { imageManifest, pushBytes, pushImage } from '../images.js';
 import { bytesOf, errorCode, serving } from './serving.js';
 
 const CONFIG = Buffer.from('{"os":"linux"}');

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { MemoryRegistry } from '../../src/memory-registry.js';
 import type { FetchBlobOptions, FetchedBlob } from '../../src/registry.js';
 import { parseChunkRange, parseRange } from '../../src/server/byte-range-header.js';
-import { pushBytes } from './images.js';
+import { pushBytes } from '../images.js';
 import { bytesOf, serving } from './serving.js';
 
 const BYTES = randomBytes(300_000);

@@ -7,7 +7,7 @@ import { digestOf } from '@layercache/oci';
 import { expect } from 'chai';
 import { MemoryRegistry } from '../../src/memory-registry.js';
 import { fileSpools, memorySpools, type OpenSpool } from '../../src/server/upload-spool.js';
-import { pushBytes } from './images.js';
+import { pushBytes } from '../images.js';
 import { bytesOf, errorCode, serving } from './serving.js';
 
 const BYTES = randomBytes(100_000);

@@ -1,5 +1,5 @@
 import { MediaType, digestOf, type Descriptor } from '@layercache/oci';
-import type { Registry } from '../../src/registry.js';
+import type { Registry } from '../src/registry.js';
 
 export function descriptorOf(bytes: Uint8Array, mediaType: string): Descriptor {
   return { mediaType, digest: digestOf(bytes), size: bytes.length };
