@@ -5,7 +5,6 @@ import {
   MAX_MANIFEST_SIZE,
   MediaType,
   digestAlgorithm,
-  digestHex,
   digestOf,
   isDigest,
   isLayercacheError,
@@ -34,6 +33,7 @@ import { referrerOf, subjectSchema } from '../subject.js';
 import { Authorizer, scopeOf } from './authorizer.js';
 import { bodyExtent, resumingBody } from './blob-body.js';
 import { dockerCredentials, type CredentialStore } from './credentials.js';
+import { FallbackReferrers } from './fallback-referrers.js';
 import { Exchanger, discard, headerOf } from './exchange.js';
 import { retryPolicy, type RetryOptions, type RetryPolicy } from './retry.js';
 import { Transport, isLoopback, type HttpResponse, type Traffic } from './transport.js';
@@ -74,6 +74,7 @@ export class RegistryClient implements Registry {
   readonly #exchanger: Exchanger;
   readonly #uploader: Uploader;
   readonly #policy: RetryPolicy;
+  readonly #fallback = new FallbackReferrers(this);
 
   constructor(host: string, options: RegistryClientOptions = {}) {
     this.host = host;
@@ -276,12 +277,16 @@ export class RegistryClient implements Registry {
   }
 
   async deleteManifest(repository: string, reference: string, options: RequestOptions = {}): Promise<void> {
-    await this.#delete(
-      repository,
-      `manifests/${reference}`,
-      `manifest ${repository}${separator(reference)}${reference}`,
-      options,
-    );
+    const what = `manifest ${repository}${separator(reference)}${reference}`;
+    if (!isDigest(reference)) {
+      await this.#delete(repository, `manifests/${reference}`, what, options);
+      return;
+    }
+    const { bytes } = await this.fetchManifest(repository, reference, options);
+    await this.#delete(repository, `manifests/${reference}`, what, options);
+    const { subject } = parseDocument(subjectSchema, bytes, what);
+    // Where the registry keeps the list itself, there is no tag to change.
+    if (subject !== undefined) await this.#fallback.remove(repository, subject.digest, reference, options);
   }
 
   async deleteBlob(repository: string, digest: Digest, options: RequestOptions = {}): Promise<void> {
@@ -326,8 +331,8 @@ export class RegistryClient implements Registry {
     } catch (error) {
       // Distribution specification, "Unavailable Referrers API".
       if (!(error instanceof RegistryError) || (error.status !== 404 && error.status !== 405)) throw error;
-      const { manifests } = await this.#fallbackIndex(repository, digest, options);
-      yield* manifests.filter(wanted);
+      const manifests = await this.#fallback.list(repository, digest, options);
+      yield* (manifests ?? []).filter(wanted);
     }
   }
 
@@ -384,43 +389,13 @@ export class RegistryClient implements Registry {
   ): Promise<void> {
     const manifest = parseDocument(subjectSchema, bytes, `manifest ${descriptor.digest}`);
     if (manifest.subject === undefined) return;
-    const index = await this.#fallbackIndex(repository, manifest.subject.digest, options);
-    if (index.manifests.some((each) => each.digest === descriptor.digest)) return;
-    const updated = Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: MediaType.index,
-        manifests: [...index.manifests, referrerOf(descriptor, manifest)],
-      }),
-    );
-    await this.pushManifest(repository, MediaType.index, updated, {
-      ...options,
-      tag: fallbackTag(manifest.subject.digest),
-    });
-  }
-
-  async #fallbackIndex(
-    repository: string,
-    subject: Digest,
-    options: RequestOptions,
-  ): Promise<{ readonly manifests: readonly Descriptor[] }> {
-    try {
-      const { bytes } = await this.fetchManifest(repository, fallbackTag(subject), options);
-      return parseImageIndex(bytes, `the referrers of ${subject}`);
-    } catch (error) {
-      if (isLayercacheError(error, 'NOT_FOUND')) return { manifests: [] };
-      throw error;
-    }
+    const referrer = referrerOf(descriptor, manifest);
+    await this.#fallback.add(repository, manifest.subject.digest, referrer, options);
   }
 
   #url(path: string): URL {
     return new URL(path, this.#base);
   }
-}
-
-/** Distribution specification, "Referrers Tag Schema". */
-function fallbackTag(subject: Digest): string {
-  return `${digestAlgorithm(subject)}-${digestHex(subject).slice(0, 64)}`;
 }
 
 function separator(reference: string): string {

@@ -1,9 +1,4 @@
-import {
-  IntegrityError,
-  isLayercacheError,
-  type Descriptor,
-  type Digest,
-} from '@layercache/oci';
+import { IntegrityError, isLayercacheError, type Descriptor, type Digest } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
 import type { ByteSource } from '../registry.js';
 import { scopeOf, type Scope } from './authorizer.js';
