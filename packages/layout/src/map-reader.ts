@@ -14,7 +14,7 @@ import {
   nameWords,
   type MapHeader,
 } from './map-format.js';
-import { decodeEntry, readAt, readVarint } from './record.js';
+import { decodeEntry, readAt, readVarint, varint } from './record.js';
 
 /** Where the pages of a map are: in one piece of memory, into which they are brought when they are needed. */
 export interface PageSource {
@@ -74,13 +74,14 @@ export class MapReader implements EntrySource {
       let next = number + 1;
       while (offset < PAYLOAD && page[offset] !== 0) {
         const length = recordLength(page, offset);
-        const end = offset + length.size + length.value;
+        const start = offset + lengthSize(length);
+        const end = start + length;
         if (end > PAYLOAD) {
           yield this.#record(number, offset);
           next = number + Math.ceil(end / PAYLOAD);
           break;
         }
-        yield this.#decode(page, offset + length.size);
+        yield this.#decode(page, start);
         offset = end;
       }
       number = next;
@@ -128,12 +129,13 @@ export class MapReader implements EntrySource {
     const { bytes } = this.#pages;
     const at = this.#pages.locate(number) + offset;
     const length = recordLength(bytes, at);
-    const end = offset + length.size + length.value;
-    if (end <= PAYLOAD) return this.#decode(bytes, at + length.size);
+    const prefix = lengthSize(length);
+    const end = offset + prefix + length;
+    if (end <= PAYLOAD) return this.#decode(bytes, at + prefix);
     if (number + Math.ceil(end / PAYLOAD) - 1 > this.header.recordPages) {
       throw new MapInvalid(`a record of page ${number} is too long`);
     }
-    return this.#decode(this.#span(number, end), offset + length.size);
+    return this.#decode(this.#span(number, end), offset + prefix);
   }
 
   #decode(bytes: Buffer, at: number): Entry {
@@ -163,12 +165,16 @@ function isFoundBy({ descriptor }: Entry, key: Digest): boolean {
   return annotations[Annotation.diffID] === key || annotations[Annotation.digest]?.includes(key) === true;
 }
 
-/** The length of a record as it stands before it, and how many bytes that takes. */
-function recordLength(bytes: Buffer, at: number): { value: number; size: number } {
+/** The length of a record as it stands before it. */
+function recordLength(bytes: Buffer, at: number): number {
   const first = bytes[at] ?? 0;
-  if (first < 128) return { value: first, size: 1 };
+  if (first < 128) return first;
   const second = bytes[at + 1] ?? 0;
-  if (second < 128) return { value: (first & 127) + second * 128, size: 2 };
-  const { value, end } = readAt(at, () => readVarint(bytes));
-  return { value, size: end - at };
+  if (second < 128) return (first & 127) + second * 128;
+  return readAt(at, () => readVarint(bytes)).value;
+}
+
+/** How many bytes that length takes. */
+function lengthSize(length: number): number {
+  return length < 128 ? 1 : length < 16384 ? 2 : varint(length).length;
 }

@@ -92,15 +92,17 @@ export function readEntry(bytes: Buffer): Entry {
       proven,
     };
   }
+  // The names written out: V8 makes such an object in one go, and one with computed names field by field.
   if (diffID !== undefined) {
-    const annotations =
+    const annotations: Record<string, string> =
       list === undefined
-        ? { [Annotation.diffID]: diffID }
-        : { [Annotation.diffID]: diffID, [Annotation.digest]: list };
+        ? { 'dev.layercache.diffid': diffID }
+        : { 'dev.layercache.diffid': diffID, 'dev.layercache.digest': list };
     return { descriptor: { mediaType, digest, size, annotations }, proven };
   }
   if (list !== undefined) {
-    return { descriptor: { mediaType, digest, size, annotations: { [Annotation.digest]: list } }, proven };
+    const annotations: Record<string, string> = { 'dev.layercache.digest': list };
+    return { descriptor: { mediaType, digest, size, annotations }, proven };
   }
   return { descriptor: { mediaType, digest, size }, proven };
 }
@@ -182,12 +184,14 @@ const digestPairs = new Uint16Array(digestText.buffer, digestText.byteOffset + 8
 
 function readList(bytes: Buffer): string {
   const count = readVarint(bytes);
-  let list = '';
-  for (let i = 0; i < count; i++) {
-    const long = readByte(bytes) === 1;
-    list += (i === 0 ? '' : ',') + readDigest(bytes, long);
-  }
+  let list: string = readListed(bytes);
+  for (let i = 1; i < count; i++) list += `,${readListed(bytes)}`;
   return list;
+}
+
+function readListed(bytes: Buffer): Digest {
+  const long = readByte(bytes) === 1;
+  return readDigest(bytes, long);
 }
 
 function byteAt(bytes: Buffer, at: number): number {
