@@ -13,15 +13,16 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import type {
-  ByteSource,
-  FetchBlobOptions,
-  FetchedBlob,
-  FetchedManifest,
-  ListOptions,
-  PushManifestOptions,
-  Registry,
-  RequestOptions,
+import {
+  isRepositoryName,
+  type ByteSource,
+  type FetchBlobOptions,
+  type FetchedBlob,
+  type FetchedManifest,
+  type ListOptions,
+  type PushManifestOptions,
+  type Registry,
+  type RequestOptions,
 } from '@layercache/registry';
 import { z } from 'zod';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
@@ -136,9 +137,7 @@ export class CacheRegistry implements Registry {
 
   async deleteManifest(repository: string, reference: string): Promise<void> {
     if (!isDigest(reference)) {
-      const found = this.#names(repository, reference).find(
-        (name) => this.#layout.lookupTag(name) !== undefined,
-      );
+      const found = this.#nameOf(repository, reference);
       if (found === undefined) {
         throw new LayercacheError('NOT_FOUND', `${repository} has no tag ${reference} in this cache`);
       }
@@ -160,7 +159,7 @@ export class CacheRegistry implements Registry {
     const tags = new Set<string>();
     for (const [name] of this.#layout.tags()) {
       const { prefix, tag } = splitName(name);
-      if (names.has(`${prefix}:`)) tags.add(tag);
+      if (names.has(`${prefix}:`) || withoutRegistry(prefix) === repository) tags.add(tag);
     }
     if (repository === CACHE_TAG && this.#layout.lookupTag(CACHE_TAG) !== undefined) tags.add('latest');
     if (tags.size === 0) {
@@ -173,7 +172,8 @@ export class CacheRegistry implements Registry {
   async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
     const found = new Set<string>();
     for (const [name] of this.#layout.tags()) {
-      found.add(name === CACHE_TAG ? CACHE_TAG : splitName(name).prefix);
+      const { prefix } = splitName(name);
+      found.add(isRepositoryName(prefix) ? prefix : withoutRegistry(prefix));
     }
     yield* after([...found], options.after);
     await Promise.resolve();
@@ -212,11 +212,8 @@ export class CacheRegistry implements Registry {
       if (entry !== undefined) return entry.descriptor;
       return this.#shard(reference);
     }
-    for (const name of this.#names(repository, reference)) {
-      const entry = this.#layout.lookupTag(name);
-      if (entry !== undefined) return entry.descriptor;
-    }
-    return undefined;
+    const name = this.#nameOf(repository, reference);
+    return name === undefined ? undefined : this.#layout.lookupTag(name)?.descriptor;
   }
 
   /** A shard of the cache index is a manifest that is no entry of its own. */
@@ -230,6 +227,18 @@ export class CacheRegistry implements Registry {
     return parsed.kind === 'index'
       ? parsed.index.manifests.find((each) => each.digest === digest)
       : undefined;
+  }
+
+  /**
+   * The name in the cache that a repository and a tag mean: itself, Docker Hub's short form of it, or the name
+   * without its registry, since a host with a port cannot be part of a repository.
+   */
+  #nameOf(repository: string, tag: string): string | undefined {
+    const exact = this.#names(repository, tag).find((name) => this.#layout.lookupTag(name) !== undefined);
+    if (exact !== undefined) return exact;
+    const wanted = nameOf(repository, tag);
+    for (const [name] of this.#layout.tags()) if (withoutRegistry(name) === wanted) return name;
+    return undefined;
   }
 
   /** Names in the cache that a repository and a tag can mean, Docker Hub's short forms included. */
@@ -277,6 +286,10 @@ function splitName(name: string): { prefix: string; tag: string } {
   return colon > name.lastIndexOf('/')
     ? { prefix: name.slice(0, colon), tag: name.slice(colon + 1) }
     : { prefix: name, tag: 'latest' };
+}
+
+function withoutRegistry(name: string): string {
+  return name.slice(name.indexOf('/') + 1);
 }
 
 function nameDescriptor(descriptor: Descriptor, name: string): Descriptor {
