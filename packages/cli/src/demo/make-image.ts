@@ -26,14 +26,14 @@ interface Folder {
   readonly bytes: number;
 }
 
-/** Makes an image of several layers out of the npm packages installed here, and pushes it. */
-export async function pushImageOfPackages(
+/** Makes an image of several layers out of the folders in `root`, and pushes it. */
+export async function pushImageOfFolders(
+  root: string,
   registry: Registry,
   repository: string,
   tag: string,
-  signal: AbortSignal,
+  signal?: AbortSignal,
 ): Promise<MadeImage> {
-  const root = packagesFolder();
   const folders = chooseFolders(root);
   const layers: { descriptor: Descriptor; diffID: Digest; tarSize: number }[] = [];
   for (const names of spread(folders)) {
@@ -76,7 +76,7 @@ function spread(folders: readonly Folder[]): string[][] {
 }
 
 /** The `node_modules` that this program's own libraries are installed in. */
-function packagesFolder(): string {
+export function packagesFolder(): string {
   const library = fileURLToPath(import.meta.resolve('commander'));
   return library.slice(0, library.lastIndexOf('node_modules') + 'node_modules'.length);
 }

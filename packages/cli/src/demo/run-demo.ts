@@ -5,7 +5,7 @@ import { LayerCache, type Layer } from '@layercache/cache';
 import { Digester, LayercacheError, shortDigest, type Digest, type Logger } from '@layercache/oci';
 import { MemoryRegistry, RegistryClient, createRegistryServer } from '@layercache/registry';
 import { formatBytes, formatDuration, plural, type Output } from '../output.js';
-import { pushImageOfPackages } from './make-image.js';
+import { packagesFolder, pushImageOfFolders } from './make-image.js';
 
 const REPOSITORY = 'demo/app';
 
@@ -66,7 +66,7 @@ export async function runDemo(
     const source = `${host}/${REPOSITORY}:1`;
     // The registry of the demo ends with it: a name with its port in it would mean nothing afterwards.
     const name = 'registry.example/demo/app:1';
-    const made = await pushImageOfPackages(client, REPOSITORY, '1', signal);
+    const made = await pushImageOfFolders(packagesFolder(), client, REPOSITORY, '1', signal);
     const compressed = made.layers.reduce((sum, layer) => sum + layer.descriptor.size, 0);
     const uncompressed = made.layers.reduce((sum, layer) => sum + layer.tarSize, 0);
     output.line(`A registry runs at ${host}. It has ${source}, made of the packages installed here:`);
