@@ -7,7 +7,6 @@ import {
   digestAlgorithm,
   digestOf,
   isDigest,
-  isLayercacheError,
   isManifestMediaType,
   parseDocument,
   parseImageIndex,
@@ -301,14 +300,15 @@ export class RegistryClient implements Registry {
       `listing the tags of ${repository}`,
       options,
     )) {
-      yield* parseDocument(tagsSchema, page, `the tags of ${repository}`).tags ?? [];
+      yield* inOrder(parseDocument(tagsSchema, page, `the tags of ${repository}`).tags ?? [], options.after);
     }
   }
 
   async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
     const url = this.#url('_catalog');
     for await (const page of this.#pages(url, ['registry:catalog:*'], 'listing the repositories', options)) {
-      yield* parseDocument(catalogSchema, page, `the repositories of ${this.host}`).repositories ?? [];
+      const names = parseDocument(catalogSchema, page, `the repositories of ${this.host}`).repositories ?? [];
+      yield* inOrder(names, options.after);
     }
   }
 
@@ -422,4 +422,9 @@ function nextPage(response: HttpResponse, base: URL): URL | undefined {
   const url = new URL(target, response.url);
   // Behind a proxy the scheme or host in it is often wrong; the path and query are what counts.
   return new URL(`${url.pathname}${url.search}`, base);
+}
+
+/** distribution 2.8 sends all tags at once, in no order, and does not know `last`. */
+function inOrder(names: readonly string[], after: string | undefined): string[] {
+  return names.filter((name) => after === undefined || name > after).sort();
 }
