@@ -7,7 +7,10 @@ export {
 export { RegistryClient, type RegistryClientOptions } from './client/registry-client.js';
 export type { RetryOptions } from './client/retry.js';
 export { isLoopback, type Traffic } from './client/transport.js';
+export { copy, type CopyEnd, type CopyEvent, type CopyOptions } from './copy.js';
+export { forward } from './forward.js';
 export { MemoryRegistry } from './memory-registry.js';
+export { readOnly } from './read-only.js';
 export {
   apiHost,
   formatReference,
