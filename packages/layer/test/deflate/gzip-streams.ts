@@ -1,4 +1,4 @@
-import { constants, deflateRawSync, gzipSync } from 'node:zlib';
+import { constants, crc32, deflateRawSync, gzipSync } from 'node:zlib';
 
 /** Bytes that compress like a layer does: runs, repeated words, and noise, in changing proportion. */
 export function compressible(size: number, seed = 1): Buffer {
@@ -40,12 +40,16 @@ export function gzipVariants(data: Buffer): Readonly<Record<string, Buffer>> {
 function withHeader(data: Buffer): Buffer {
   const extra = Buffer.alloc(300, 7);
   const length = Buffer.from([extra.length & 255, extra.length >>> 8]);
-  return Buffer.concat([
+  const header = Buffer.concat([
     Buffer.from([0x1f, 0x8b, 8, 2 | 4 | 8 | 16, 0, 0, 0, 0, 0, 255]),
     length,
     extra,
     Buffer.from('layer.tar\0a comment\0'),
-    Buffer.from([0, 0]),
+  ]);
+  const checksum = crc32(header);
+  return Buffer.concat([
+    header,
+    Buffer.from([checksum & 255, (checksum >>> 8) & 255]),
     deflateRawSync(data),
     gzipSync(data).subarray(-8),
   ]);
