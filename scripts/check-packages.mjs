@@ -1,0 +1,45 @@
+// Packs every package, installs the tarballs in an empty folder as a stranger would, and uses what they export.
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const dir = mkdtempSync(join(tmpdir(), 'layercache-pack-'));
+const run = (command, args, cwd = dir) =>
+  execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+
+try {
+  run('npm', ['pack', '--workspaces', '--pack-destination', dir, '--loglevel=error'], root);
+  const tarballs = readdirSync(dir).filter((name) => name.endsWith('.tgz'));
+  for (const tarball of tarballs) {
+    const files = run('tar', ['tzf', tarball]).trim().split('\n');
+    const stray = files.filter((file) => /\/test\/|\.tsbuildinfo$/.test(file));
+    if (stray.length > 0) throw new Error(`${tarball} carries ${stray[0]}`);
+    for (const wanted of ['README.md', 'LICENSE', 'dist/src/index.d.ts']) {
+      if (!files.includes(`package/${wanted}`)) throw new Error(`${tarball} lacks ${wanted}`);
+    }
+  }
+  writeFileSync(join(dir, 'package.json'), JSON.stringify({ private: true, type: 'module' }));
+  run('npm', [
+    'install',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+    ...tarballs.map((name) => `./${name}`),
+  ]);
+  writeFileSync(
+    join(dir, 'use.mjs'),
+    `import { LayerCache } from '@layercache/cache';
+     const cache = await LayerCache.open('./cache');
+     console.log(cache.has('sha256:' + '0'.repeat(64)));
+     await cache.close();`,
+  );
+  if (run(process.execPath, ['use.mjs']) !== 'false\n')
+    throw new Error('the installed library answers wrongly');
+  const version = run('npx', ['layercache', '--version']).trim();
+  console.log(`${tarballs.length} packages installed and used; layercache --version says ${version}`);
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
