@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { LayerCache, type Layer } from '@layercache/cache';
 import { Digester, LayercacheError, shortDigest, type Digest, type Logger } from '@layercache/oci';
@@ -189,7 +189,7 @@ function leaveBehind(output: Output, dir: string, name: string): void {
   const first = join(dir, 'first');
   output.line('');
   output.line(
-    `The caches stay in ${resolve(dir)}. They are OCI image layouts, so look at them with what you have:`,
+    `The caches stay in ${dir}. They are OCI image layouts, so look at them with what you have:`,
   );
   output.line(`  skopeo inspect oci:${first}:${name}`);
   output.line(`  oras manifest fetch --oci-layout --pretty ${first}:layercache`);
