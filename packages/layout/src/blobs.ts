@@ -159,9 +159,7 @@ export class Blobs {
         `blob ${digest} has ${size} bytes, too many for a document (${maxSize}); read it as a stream`,
       );
     }
-    const chunks: Uint8Array[] = [];
-    for await (const chunk of this.read(digest, { signal })) chunks.push(chunk as Uint8Array);
-    return Buffer.concat(chunks);
+    return collect(this.read(digest, { signal }));
   }
 
   async #open(digest: Digest, path: string): Promise<number> {
@@ -314,4 +312,11 @@ export function checkBytes(
 async function abandon(source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
   if (source instanceof Readable) source.destroy();
   else if (Symbol.asyncIterator in source) await source[Symbol.asyncIterator]().return?.();
+}
+
+/** All bytes of a stream that is known to be short. */
+export async function collect(source: AsyncIterable<unknown>): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of source) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
 }

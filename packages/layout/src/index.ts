@@ -4,3 +4,12 @@ export type { AdoptContext, DeriveContext, Derived, LayoutExtension } from './ex
 export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
+export type { StoredBlob } from './stored-blobs.js';
+export {
+  verify,
+  type VerifyOptions,
+  type VerifyProblem,
+  type VerifyReport,
+  type VerifyStep,
+  type VerifyStepName,
+} from './verify.js';

@@ -65,21 +65,23 @@ export function encodeChanges(changes: readonly Change[], salt: number): Buffer 
 
 /**
  * The changes in a stretch of journal. A record that was torn is skipped when a whole one follows; at the end it
- * may still be on its way, so `end` stays before it.
+ * may still be on its way, so `end` stays before it. `torn` counts the bytes that were skipped.
  */
-export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[]; end: number } {
+export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[]; end: number; torn: number } {
   const changes: Change[] = [];
   let end = 0;
+  let torn = 0;
   for (let at = 0; at >= 0 && at + FRAME <= bytes.length;) {
     const record = recordAt(bytes, at, salt);
     if (record === undefined) {
       at = bytes.indexOf(MARKER, at + 1);
     } else {
-      changes.push(...record.changes);
+      for (const change of record.changes) changes.push(change);
+      torn += at - end;
       at = end = record.end;
     }
   }
-  return { changes, end };
+  return { changes, end, torn };
 }
 
 function recordAt(bytes: Buffer, at: number, salt: number): { changes: Change[]; end: number } | undefined {

@@ -22,6 +22,7 @@ export class Journal {
   #position = JOURNAL_HEADER;
   /** How long the file was when last read. */
   #seen = JOURNAL_HEADER;
+  #torn = 0;
 
   private constructor(files: FileSystem, fd: number, ino: bigint, header: JournalHeader) {
     this.#files = files;
@@ -52,6 +53,11 @@ export class Journal {
     return this.#seen - JOURNAL_HEADER;
   }
 
+  /** Bytes that are no record. */
+  get torn(): number {
+    return this.#torn + this.#seen - this.#position;
+  }
+
   /** Whether there is something to read. One system call, half a microsecond. */
   get grown(): boolean {
     return this.#files.readSync(this.#fd, this.#probe, 0, 1, this.#seen) > 0;
@@ -62,9 +68,10 @@ export class Journal {
     const size = Number(this.#files.fstatSync(this.#fd).size);
     const bytes = Buffer.allocUnsafe(Math.max(0, size - this.#position));
     const count = this.#files.readSync(this.#fd, bytes, 0, bytes.length, this.#position);
-    const { changes, end } = decodeChanges(bytes.subarray(0, count), this.header.salt);
+    const { changes, end, torn } = decodeChanges(bytes.subarray(0, count), this.header.salt);
     this.#seen = this.#position + count;
     this.#position += end;
+    this.#torn += torn;
     if (changes.some(({ type }) => type === 'superseded')) this.superseded = true;
     return changes;
   }

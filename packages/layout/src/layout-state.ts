@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
 import { writeSnapshot } from './commit.js';
-import type { Entry } from './entry.js';
+import { compareEntries, type Entry } from './entry.js';
 import type { Derived, LayoutExtension } from './extension.js';
 import { isSystemError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
@@ -43,6 +43,8 @@ export class LayoutState {
   readonly #lock: LayoutLock;
   #snapshot: Snapshot;
   #nextCheck = 0;
+  /** The inode of a map that cannot be read. */
+  #damagedMap: bigint | undefined;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
   #wroteAt = 0;
   #background: Promise<void> | undefined;
@@ -83,13 +85,24 @@ export class LayoutState {
     return this.#look(({ table }) => table.tagged(name));
   }
 
+  /** In canonical order, as they are when the iteration starts. */
   *all(): Generator<Entry> {
-    const snapshot = this.#look((current) => current);
-    snapshot.retain();
-    try {
-      yield* snapshot.table.all();
-    } finally {
-      snapshot.release();
+    let last: Entry | undefined;
+    for (;;) {
+      const snapshot = this.#look((current) => current);
+      snapshot.retain();
+      try {
+        for (const entry of snapshot.table.all()) {
+          if (last !== undefined && compareEntries(entry, last) <= 0) continue;
+          last = entry;
+          yield entry;
+        }
+        return;
+      } catch (error) {
+        this.#leaveMap(error);
+      } finally {
+        snapshot.release();
+      }
     }
   }
 
@@ -111,13 +124,36 @@ export class LayoutState {
       const listed = known.some((digest) => reader.lookup(digest).length > 0);
       if (known.length > 0) {
         journal?.append(known.map((digest) => ({ type: 'remove', digest })));
-        this.#snapshot.catchUp();
+        this.#catchUp();
         if (listed) await this.#commit();
       }
       const removed = new Set(known);
       for (const digest of digests) if (await this.#options.unlinkBlob(digest)) removed.add(digest);
       return [...removed];
     });
+  }
+
+  /** Whether there is an entry of that digest. */
+  knows(digest: Digest): boolean {
+    return this.#look(({ table }) => table.of(digest).length > 0);
+  }
+
+  /** Unlinks blobs that still have no entry when nobody can add one. */
+  async unlinkUnknown(digests: readonly Digest[]): Promise<Digest[]> {
+    return this.#exclusive('removal of orphans', async () => {
+      while (!this.#settle()) await this.#commit();
+      const removed: Digest[] = [];
+      for (const digest of digests) {
+        if (this.#snapshot.table.of(digest).length > 0) continue;
+        if (await this.#options.unlinkBlob(digest)) removed.push(digest);
+      }
+      return removed;
+    });
+  }
+
+  /** Makes a new map and journal, whatever those that are there look like. */
+  async rebuild(): Promise<void> {
+    await this.#exclusive('rebuild', () => this.#commit(true));
   }
 
   /** Folds the journal into `index.json` and a new map. */
@@ -144,15 +180,21 @@ export class LayoutState {
   }
 
   #look<T>(read: (snapshot: Snapshot) => T): T {
-    this.#refresh();
     try {
+      this.#refresh();
       return read(this.#snapshot);
     } catch (error) {
-      if (!(error instanceof MapInvalid)) throw error;
-      this.#options.logger.warn({ message: 'the index map is damaged; index.json is read instead', error });
-      this.#reload(true);
+      this.#leaveMap(error);
       return read(this.#snapshot);
     }
+  }
+
+  /** Goes on from `index.json` and the journal when the map turns out to be damaged; throws any other error. */
+  #leaveMap(error: unknown): void {
+    if (!(error instanceof MapInvalid)) throw error;
+    this.#options.logger.warn({ message: 'the index map is damaged; index.json is read instead', error });
+    this.#damagedMap = this.#snapshot.mapInode;
+    this.#reload();
   }
 
   #refresh(): void {
@@ -178,17 +220,25 @@ export class LayoutState {
     }
   }
 
-  #reload(ignoreMap = false): void {
-    const next = openSnapshot(this.#files, this.#paths, ignoreMap);
+  #reload(): void {
+    const next = openSnapshot(this.#files, this.#paths, this.#damagedMap);
     this.#snapshot.release();
     this.#snapshot = next;
     this.#nextCheck = Date.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
   }
 
+  #catchUp(): void {
+    try {
+      this.#snapshot.catchUp();
+    } catch (error) {
+      this.#leaveMap(error);
+    }
+  }
+
   /** Under the lock: makes the snapshot that of the files on disk. False when they cannot be appended to. */
   #settle(): boolean {
-    this.#snapshot.catchUp();
+    this.#catchUp();
     if (!this.#snapshot.isCurrent()) this.#reload();
     return this.#snapshot.isCurrent();
   }
@@ -198,7 +248,7 @@ export class LayoutState {
     const { journal } = this.#snapshot;
     if (journal === undefined) return false;
     journal.append(changes);
-    this.#snapshot.catchUp();
+    this.#catchUp();
     return this.#options.fsync ? journal.sync().then(() => true) : true;
   }
 
@@ -230,32 +280,39 @@ export class LayoutState {
     });
   }
 
-  async #commit(): Promise<void> {
-    for (;;) {
-      this.#snapshot.catchUp();
-      if (!this.#snapshot.isOnDisk() || this.#snapshot.unsettled) this.#reload();
-      const snapshot = this.#snapshot;
-      await this.#adopt(snapshot);
-      const { table } = snapshot;
-      const rewrite = table.size > 0 || snapshot.index === undefined;
-      if (!rewrite && snapshot.isCurrent()) return;
-      let derived: Derived | undefined;
-      if (rewrite) {
-        const comparable = snapshot.edit === undefined && !snapshot.reader.header.foreign;
-        const changed = comparable ? table.changed : undefined;
-        pairCounterparts(table, comparable ? snapshot.reader : undefined);
-        derived = await this.#derive(snapshot, changed);
+  async #commit(anew = false): Promise<void> {
+    for (let done = false; !done;) {
+      try {
+        done = await this.#tryCommit(anew);
+      } catch (error) {
+        this.#leaveMap(error);
       }
-      if (!(await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite))) {
-        this.#reload();
-        continue;
-      }
-      this.#reload();
-      for (const digest of derived?.unlink ?? []) {
-        if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
-      }
-      return;
     }
+  }
+
+  /** False when another tool changed `index.json` meanwhile. */
+  async #tryCommit(anew: boolean): Promise<boolean> {
+    this.#snapshot.catchUp();
+    if (!this.#snapshot.isOnDisk() || this.#snapshot.unsettled) this.#reload();
+    const snapshot = this.#snapshot;
+    await this.#adopt(snapshot);
+    const { table } = snapshot;
+    const rewrite = table.size > 0 || snapshot.index === undefined;
+    if (!rewrite && !anew && snapshot.isCurrent()) return true;
+    let derived: Derived | undefined;
+    if (rewrite) {
+      const comparable = snapshot.edit === undefined && !snapshot.reader.header.foreign;
+      const changed = comparable ? table.changed : undefined;
+      pairCounterparts(table, comparable ? snapshot.reader : undefined);
+      derived = await this.#derive(snapshot, changed);
+    }
+    const done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite);
+    if (done) this.#damagedMap = undefined;
+    this.#reload();
+    for (const digest of done ? (derived?.unlink ?? []) : []) {
+      if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
+    }
+    return done;
   }
 
   async #derive(snapshot: Snapshot, changed: ReadonlySet<Digest> | undefined): Promise<Derived | undefined> {

@@ -20,7 +20,9 @@ export class LayoutLock {
   readonly #timeout: number;
   #fd: number | undefined;
   #ino = -1n;
-  #queue: Promise<unknown> | undefined;
+  /** How many callers of this handle hold it or wait for it, and when the last of them is done. */
+  #waiting = 0;
+  #last: Promise<void> | undefined;
 
   /** @param timeout in ms */
   constructor(files: FileSystem, path: string, timeout: number) {
@@ -53,7 +55,7 @@ export class LayoutLock {
 
   /** Runs only if nobody has the lock exclusively, without waiting. */
   tryShared<T>(run: () => T): T | undefined {
-    if (this.#queue !== undefined || !this.#take('shared')) return undefined;
+    if (this.#waiting > 0 || !this.#take('shared')) return undefined;
     try {
       return run();
     } finally {
@@ -66,17 +68,18 @@ export class LayoutLock {
     this.#fd = undefined;
   }
 
-  #enqueue<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#queue === undefined ? run() : this.#queue.then(run);
-    const done = result.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#queue = done;
-    void done.then(() => {
-      if (this.#queue === done) this.#queue = undefined;
-    });
-    return result;
+  async #enqueue<T>(run: () => Promise<T>): Promise<T> {
+    const before = this.#waiting > 0 ? this.#last : undefined;
+    let done: (() => void) | undefined;
+    this.#last = new Promise<void>((resolve) => (done = resolve));
+    this.#waiting++;
+    try {
+      await before;
+      return await run();
+    } finally {
+      this.#waiting--;
+      done?.();
+    }
   }
 
   async #with<T>(mode: Mode, run: () => T | Promise<T>): Promise<T> {

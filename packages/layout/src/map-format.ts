@@ -169,6 +169,8 @@ export class MapEncoder {
     this.#append(prefix);
     this.#append(record);
     this.#recordCount++;
+    // After a record of several pages the next begins on a page of its own.
+    if (this.#number > page) this.#nextPage();
 
     const { digest } = entry.descriptor;
     for (const key of lookupKeys(entry.descriptor)) {

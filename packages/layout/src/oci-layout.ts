@@ -18,6 +18,7 @@ import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted
 import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
 import { LayoutState } from './layout-state.js';
+import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
 import { TempFiles } from './temp-files.js';
 
 export interface OpenOptions {
@@ -36,6 +37,8 @@ export interface OpenOptions {
 /** An OCI image layout on disk. Any number of handles, in any number of processes, can have it open. */
 export class OciLayout {
   readonly dir: string;
+  readonly #files: FileSystem;
+  readonly #temps: TempFiles;
   readonly #blobs: Blobs;
   readonly #ingest: Ingest;
   readonly #state: LayoutState;
@@ -43,6 +46,8 @@ export class OciLayout {
 
   private constructor(dir: string, files: FileSystem, temps: TempFiles, options: OpenOptions) {
     this.dir = dir;
+    this.#files = files;
+    this.#temps = temps;
     const logger = options.logger ?? silentLogger;
     this.#blobs = new Blobs(files, dir, temps, async (digest) => {
       logger.warn({ message: 'corrupt blob dropped', digest });
@@ -249,6 +254,56 @@ export class OciLayout {
     } finally {
       this.#blobs.pins.releaseAll();
     }
+  }
+
+  /** Every blob that is here, with an entry or without. */
+  storedBlobs(): AsyncGenerator<StoredBlob> {
+    return storedBlobs(this.#files, this.dir);
+  }
+
+  /**
+   * Removes blobs that no entry, and no manifest that has one, names. Those of writers that are about to put an
+   * entry stay, and so do all that are younger than `grace`.
+   *
+   * @param options.grace ms, default one hour
+   * @returns what went
+   */
+  async removeOrphans(options: { readonly grace?: number } = {}): Promise<StoredBlob[]> {
+    const { grace = 3_600_000 } = options;
+    const referenced = await referencedFrom(
+      this,
+      Array.from(this.entries(), (entry) => entry.descriptor),
+    );
+    const orphans = new Map<Digest, StoredBlob>();
+    for await (const blob of this.storedBlobs()) {
+      if (Date.now() - blob.usedAt.getTime() < grace || referenced.has(blob.digest)) continue;
+      if (!this.#state.knows(blob.digest)) orphans.set(blob.digest, blob);
+    }
+    try {
+      const removed = await this.#state.unlinkUnknown([...orphans.keys()]);
+      return removed.flatMap((digest) => orphans.get(digest) ?? []);
+    } catch (error) {
+      throw storageError(error, `remove orphans of ${this.dir}`);
+    }
+  }
+
+  /** Makes the side state again from `index.json` and what of the journal can be read. */
+  async rebuild(): Promise<void> {
+    try {
+      await this.#state.rebuild();
+    } catch (error) {
+      throw storageError(error, `rebuild the side state of ${this.dir}`);
+    }
+  }
+
+  /** What is being written, and what dead writers left: temporary files and partial downloads. */
+  temporaryFiles(): string[] {
+    return this.#temps.names();
+  }
+
+  /** Removes the temporary files of dead writers. Partial downloads stay. Returns how many went. */
+  sweep(): number {
+    return this.#temps.sweep();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

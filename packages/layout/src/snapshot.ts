@@ -29,6 +29,8 @@ interface Parts {
   readonly head: IndexHead;
   readonly index: IndexIdentity | undefined;
   readonly map: MapFile | undefined;
+  /** Of the map file, also when it is of no use. */
+  readonly mapInode: bigint | undefined;
   readonly journal: Journal | undefined;
   readonly edit: Edit | undefined;
 }
@@ -46,12 +48,14 @@ export class Snapshot {
   readonly #files: FileSystem;
   readonly #paths: StatePaths;
   readonly #map: MapFile | undefined;
+  readonly mapInode: bigint | undefined;
   #holders = 1;
 
   constructor(files: FileSystem, paths: StatePaths, parts: Parts) {
     this.#files = files;
     this.#paths = paths;
     this.#map = parts.map;
+    this.mapInode = parts.mapInode;
     this.reader = parts.reader;
     this.head = parts.head;
     this.index = parts.index;
@@ -100,7 +104,7 @@ export class Snapshot {
   /** Neither another handle nor another tool has replaced a file. */
   isOnDisk(): boolean {
     return (
-      this.#map?.ino === inode(this.#files, this.#paths.map) &&
+      this.mapInode === inode(this.#files, this.#paths.map) &&
       this.journal?.ino === inode(this.#files, this.#paths.journal) &&
       sameIndex(this.index, indexIdentity(this.#files, this.#paths.index))
     );
@@ -128,17 +132,19 @@ function apply(table: EntryTable, change: Change): void {
  * Opens the files as they are, without the lock. Reads a few pages, unless the map does not mirror `index.json`:
  * then all of that, into memory.
  *
- * @param ignoreMap its bytes turned out to be damaged
+ * @param damagedMap the inode of a map that turned out to be damaged
  * @throws LayercacheError `LAYOUT_INVALID` when `index.json` is broken
  */
-export function openSnapshot(files: FileSystem, paths: StatePaths, ignoreMap = false): Snapshot {
+export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: bigint): Snapshot {
   for (let attempt = 0; ; attempt++) {
     // In this order: a commit puts the map in place before the journal.
     const journal = Journal.open(files, paths.journal);
     let map: MapFile | undefined;
     let opened = false;
     try {
-      map = ignoreMap ? undefined : tryOpenMap(files, paths.map);
+      const mapInode = inode(files, paths.map);
+      map = mapInode === damagedMap ? undefined : tryOpenMap(files, paths.map);
+      if (map !== undefined && map.ino !== mapInode) continue;
       const index = indexIdentity(files, paths.index);
       const overtaken =
         journal !== undefined &&
@@ -152,6 +158,7 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, ignoreMap = f
           head: reader.head(),
           index,
           map,
+          mapInode,
           journal,
           edit: undefined,
         });
@@ -162,12 +169,19 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, ignoreMap = f
         index === undefined ? noDocument : parseIndexDocument(files.readFileSync(paths.index), paths.index);
       if (!sameIndex(index, indexIdentity(files, paths.index))) continue;
       const merged = merge(files, paths, document, map?.reader);
-      const snapshot = new Snapshot(files, paths, { ...merged, head: document.head, index, map, journal });
+      const snapshot = new Snapshot(files, paths, {
+        ...merged,
+        head: document.head,
+        index,
+        map,
+        mapInode,
+        journal,
+      });
       opened = true;
       return snapshot;
     } catch (error) {
       if (!(error instanceof MapInvalid)) throw error;
-      ignoreMap = true;
+      damagedMap = map?.ino;
     } finally {
       if (!opened) {
         journal?.close();

@@ -41,7 +41,7 @@ export class TempFiles {
   /** Removes what dead writers left behind. Partial downloads stay. Returns how many files went. */
   sweep(): number {
     let count = 0;
-    for (const name of this.#names()) {
+    for (const name of this.names()) {
       if (!name.endsWith('.tmp')) continue;
       const path = join(this.dir, name);
       try {
@@ -60,7 +60,8 @@ export class TempFiles {
     return count;
   }
 
-  #names(): string[] {
+  /** Everything in the folder. */
+  names(): string[] {
     try {
       return this.#files.readdirSync(this.dir);
     } catch (error) {
