@@ -188,9 +188,7 @@ async function serveByDiffID(
 function leaveBehind(output: Output, dir: string, name: string): void {
   const first = join(dir, 'first');
   output.line('');
-  output.line(
-    `The caches stay in ${dir}. They are OCI image layouts, so look at them with what you have:`,
-  );
+  output.line(`The caches stay in ${dir}. They are OCI image layouts, so look at them with what you have:`);
   output.line(`  skopeo inspect oci:${first}:${name}`);
   output.line(`  oras manifest fetch --oci-layout --pretty ${first}:layercache`);
   output.line(`  regctl manifest get ocidir://${first}:layercache`);
