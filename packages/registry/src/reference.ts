@@ -40,19 +40,20 @@ export function parseReference(text: string): Reference {
   };
   const [beforeDigest = '', digest, ...more] = text.split('@');
   if (more.length > 0) fail('it has more than one @');
-  if (digest !== undefined && !isDigest(digest)) fail(`"${digest.slice(0, 100)}" is not a digest`);
+  if (digest !== undefined && !isDigest(digest))
+    fail(`${JSON.stringify(digest.slice(0, 100))} is not a digest`);
   const colon = beforeDigest.lastIndexOf(':');
   const hasTag = colon > beforeDigest.lastIndexOf('/');
   const name = hasTag ? beforeDigest.slice(0, colon) : beforeDigest;
   const tag = hasTag ? beforeDigest.slice(colon + 1) : undefined;
-  if (tag !== undefined && !isTag(tag)) fail(`"${tag.slice(0, 140)}" is not a tag`);
+  if (tag !== undefined && !isTag(tag)) fail(`${JSON.stringify(tag.slice(0, 140))} is not a tag`);
   const { registry, repository } = splitHost(name);
-  if (!HOST.test(registry)) fail(`"${registry.slice(0, 100)}" is not a host name`);
+  if (!HOST.test(registry)) fail(`${JSON.stringify(registry.slice(0, 100))} is not a host name`);
   if (!isRepositoryName(repository)) {
     fail(
       /[A-Z]/.test(repository)
-        ? `the repository "${repository.slice(0, 100)}" must be in lower case`
-        : `"${repository.slice(0, 100)}" is not a repository name`,
+        ? `the repository ${JSON.stringify(repository.slice(0, 100))} must be in lower case`
+        : `${JSON.stringify(repository.slice(0, 100))} is not a repository name`,
     );
   }
   if (registry.length + 1 + repository.length > MAX_NAME_LENGTH)

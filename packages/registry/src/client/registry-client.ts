@@ -34,6 +34,7 @@ import { bodyExtent, resumingBody } from './blob-body.js';
 import { dockerCredentials, type CredentialStore } from './credentials.js';
 import { FallbackReferrers } from './fallback-referrers.js';
 import { Exchanger, discard, headerOf } from './exchange.js';
+import { Lister, inOrder } from './lister.js';
 import { retryPolicy, type RetryOptions, type RetryPolicy } from './retry.js';
 import { Transport, isLoopback, type HttpResponse, type Traffic } from './transport.js';
 import { Uploader } from './upload.js';
@@ -57,10 +58,6 @@ const ACCEPTED = [
   MediaType.dockerManifestList,
 ].join(', ');
 
-/** Bytes of a page of tags, repositories or referrers. */
-const MAX_LIST_SIZE = 16 * 1024 * 1024;
-const PAGE = '1000';
-
 const tagsSchema = z.looseObject({ tags: z.array(z.string()).nullable() });
 const catalogSchema = z.looseObject({ repositories: z.array(z.string()).nullable() });
 
@@ -72,6 +69,7 @@ export class RegistryClient implements Registry {
   readonly #transport: Transport;
   readonly #exchanger: Exchanger;
   readonly #uploader: Uploader;
+  readonly #lister: Lister;
   readonly #policy: RetryPolicy;
   readonly #fallback = new FallbackReferrers(this);
 
@@ -90,6 +88,7 @@ export class RegistryClient implements Registry {
     );
     this.#policy = retryPolicy(options.retry);
     this.#exchanger = new Exchanger(host, this.#transport, authorizer, this.#policy, logger);
+    this.#lister = new Lister(this.#exchanger, this.#transport, this.#base);
     this.#uploader = new Uploader(this.#exchanger, this.#policy, (path) => this.#url(path));
   }
 
@@ -294,7 +293,7 @@ export class RegistryClient implements Registry {
 
   async *tags(repository: string, options: ListOptions = {}): AsyncGenerator<string> {
     const url = this.#url(`${repository}/tags/list`);
-    for await (const page of this.#pages(
+    for await (const page of this.#lister.pages(
       url,
       [scopeOf(repository, 'pull')],
       `listing the tags of ${repository}`,
@@ -306,7 +305,12 @@ export class RegistryClient implements Registry {
 
   async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
     const url = this.#url('_catalog');
-    for await (const page of this.#pages(url, ['registry:catalog:*'], 'listing the repositories', options)) {
+    for await (const page of this.#lister.pages(
+      url,
+      ['registry:catalog:*'],
+      'listing the repositories',
+      options,
+    )) {
       const names = parseDocument(catalogSchema, page, `the repositories of ${this.host}`).repositories ?? [];
       yield* inOrder(names, options.after);
     }
@@ -325,7 +329,7 @@ export class RegistryClient implements Registry {
     const scopes = [scopeOf(repository, 'pull')];
     const doing = `listing the referrers of ${digest}`;
     try {
-      for await (const page of this.#pages(url, scopes, doing, options)) {
+      for await (const page of this.#lister.pages(url, scopes, doing, options)) {
         yield* parseImageIndex(page, `the referrers of ${digest}`).manifests.filter(wanted);
       }
     } catch (error) {
@@ -348,35 +352,6 @@ export class RegistryClient implements Registry {
     discard(response);
     if (response.status === 405) {
       throw new RegistryError('UNSUPPORTED', `${this.host} deletes nothing: ${what} stays`, { status: 405 });
-    }
-  }
-
-  /** Pages linked by `Link: <…>; rel="next"` (distribution specification, "Listing Tags"). */
-  async *#pages(
-    start: URL,
-    scopes: readonly string[],
-    doing: string,
-    options: ListOptions,
-  ): AsyncGenerator<Uint8Array> {
-    let url: URL | undefined = start;
-    url.searchParams.set('n', PAGE);
-    if (options.after !== undefined) url.searchParams.set('last', options.after);
-    const seen = new Set<string>();
-    while (url !== undefined) {
-      if (seen.has(url.href))
-        throw new RegistryError('REGISTRY', `${doing} failed: the pages go in a circle`);
-      seen.add(url.href);
-      const response: HttpResponse = await this.#exchanger.send({
-        method: 'GET',
-        url,
-        scopes,
-        headers: { accept: `application/json, ${MediaType.index}` },
-        expect: [200],
-        doing,
-        signal: options.signal,
-      });
-      yield await this.#transport.readAll(response, MAX_LIST_SIZE, options.signal);
-      url = nextPage(response, this.#base);
     }
   }
 
@@ -414,17 +389,4 @@ function contentDigest(response: HttpResponse): Digest | undefined {
     'REGISTRY',
     `a registry announced the digest ${JSON.stringify(value.slice(0, 160))}, which is none`,
   );
-}
-
-function nextPage(response: HttpResponse, base: URL): URL | undefined {
-  const target = /<([^>]*)>\s*;[^,]*\brel="?next"?/.exec(headerOf(response.headers, 'link') ?? '')?.[1];
-  if (target === undefined) return undefined;
-  const url = new URL(target, response.url);
-  // Behind a proxy the scheme or host in it is often wrong; the path and query are what counts.
-  return new URL(`${url.pathname}${url.search}`, base);
-}
-
-/** distribution 2.8 sends all tags at once, in no order, and does not know `last`. */
-function inOrder(names: readonly string[], after: string | undefined): string[] {
-  return names.filter((name) => after === undefined || name > after).sort();
 }

@@ -86,11 +86,21 @@ export class Transport {
       agent: secure ? this.#https : this.#http,
       ...(signal === undefined ? {} : { signal }),
     });
+    let answer: http.IncomingMessage | undefined;
     outgoing.setTimeout(this.#timeout, () => {
-      outgoing.destroy(new Error(`no answer in ${this.#timeout / 1000} s`));
+      const waitsForUs =
+        answer === undefined
+          ? !outgoing.writableEnded && outgoing.writableLength === 0
+          : answer.readableLength > 0;
+      // A slow reader, or a slow source, is no fault of the registry's.
+      if (waitsForUs) outgoing.socket?.setTimeout(this.#timeout);
+      else outgoing.destroy(new Error(`no answer in ${this.#timeout / 1000} s`));
     });
     const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
-      outgoing.once('response', resolve);
+      outgoing.once('response', (incoming) => {
+        answer = incoming;
+        resolve(incoming);
+      });
       outgoing.on('error', reject);
     });
     let sourceFailure: { readonly error: unknown } | undefined;

@@ -218,6 +218,10 @@ function locationOf(response: HttpResponse, doing: string): URL {
       },
     );
   }
+  if (!URL.canParse(location, response.url.href)) {
+    const message = `${doing} failed: the registry sends it to ${JSON.stringify(location.slice(0, 200))}, which is no URL`;
+    throw new RegistryError('REGISTRY', message, { status: response.status });
+  }
   const url = new URL(location, response.url);
   if (url.origin !== response.url.origin) {
     // Some registries behind a proxy name themselves with the wrong scheme or host.

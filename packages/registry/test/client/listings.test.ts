@@ -77,6 +77,17 @@ describe('tags', () => {
       },
     ));
 
+  it('linked to what is no address are an error', () =>
+    scripted(
+      (_, response) => {
+        sendJson(response, 200, { tags: ['a'] }, { link: '<http://[>; rel="next"' });
+      },
+      async (host) => {
+        const failure = await failureOf(all(new RegistryClient(host, impatient).tags('app')));
+        expect(failure.message).to.include('which is no URL');
+      },
+    ));
+
   it('of a repository that is not there are NOT_FOUND', () =>
     fronted(
       (handler) => handler,

@@ -181,3 +181,42 @@ describe('a caller who gives up', () => {
       },
     ));
 });
+
+describe('the time in which nothing moves', () => {
+  it('does not run while the reader takes its own', () =>
+    scripted(
+      (request, response) => {
+        sendPart(request, response, Infinity);
+      },
+      async (host, seen) => {
+        const client = new RegistryClient(host, { ...impatient, timeout: 50 });
+        const { body } = await client.fetchBlob('app', DIGEST);
+        const chunks: Uint8Array[] = [];
+        for await (const chunk of body as AsyncIterable<Uint8Array>) {
+          if (chunks.length === 0) await new Promise((resolve) => setTimeout(resolve, 200));
+          chunks.push(chunk);
+        }
+        expect(Buffer.concat(chunks).equals(BYTES)).to.equal(true);
+        expect(seen).to.have.length(1);
+      },
+    ));
+
+  it('does not run while the source takes its own', () =>
+    scripted(
+      (request, response) => {
+        request.resume();
+        request.once('end', () => {
+          response.writeHead(request.method === 'POST' ? 202 : 201, { location: '/v2/app/upload' }).end();
+        });
+      },
+      async (host, seen) => {
+        const client = new RegistryClient(host, { ...impatient, timeout: 50 });
+        await client.pushBlob('app', { digest: DIGEST, size: BYTES.length }, async function* () {
+          yield BYTES.subarray(0, 1000);
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          yield BYTES.subarray(1000);
+        });
+        expect(seen.map(({ line }) => line.split(' ')[0])).to.deep.equal(['POST', 'PUT']);
+      },
+    ));
+});
