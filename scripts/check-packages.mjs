@@ -15,7 +15,7 @@ try {
   const tarballs = readdirSync(dir).filter((name) => name.endsWith('.tgz'));
   for (const tarball of tarballs) {
     const files = run('tar', ['tzf', tarball]).trim().split('\n');
-    const stray = files.filter((file) => /\/test\/|\.tsbuildinfo$/.test(file));
+    const stray = files.filter((file) => /\/test\/(?!conformance|images)|\.tsbuildinfo$/.test(file));
     if (stray.length > 0) throw new Error(`${tarball} carries ${stray[0]}`);
     for (const wanted of ['README.md', 'LICENSE', 'dist/src/index.d.ts']) {
       if (!files.includes(`package/${wanted}`)) throw new Error(`${tarball} lacks ${wanted}`);

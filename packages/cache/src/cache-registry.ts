@@ -8,6 +8,7 @@ import {
   isManifestMediaType,
   isNondistributable,
   parseDocument,
+  throwIfAborted,
   withAnnotations,
   type Descriptor,
   type Digest,
@@ -71,6 +72,7 @@ export class CacheRegistry implements Registry {
     digest: Digest,
     options: RequestOptions = {},
   ): Promise<number | undefined> {
+    throwIfAborted(options.signal);
     const size = await this.#layout.blobSize(digest);
     if (size !== undefined) return size;
     // A diffID whose tar is not here yet: only decompressing tells its size, and it will be asked for next.
@@ -270,10 +272,15 @@ export class CacheRegistry implements Registry {
       );
     }
     if (!isImageConfig(config)) return parts;
-    const document = readImageConfig(parsed.manifest, await this.#layout.readBytes(config.digest));
-    return [config, ...claimPairs(parsed.manifest, document, descriptor.digest)].filter((part) =>
-      parts.some((each) => each.digest === part.digest),
-    );
+    try {
+      const document = readImageConfig(parsed.manifest, await this.#layout.readBytes(config.digest));
+      const pairs = claimPairs(parsed.manifest, document, descriptor.digest);
+      return [config, ...pairs.filter((pair) => parts.some((part) => part.digest === pair.digest))];
+    } catch (error) {
+      // A registry takes any blob for a config. One that claims no pairs, or impossible ones, pairs nothing.
+      if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH')) return parts;
+      throw error;
+    }
   }
 }
 
