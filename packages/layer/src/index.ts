@@ -13,3 +13,7 @@ export * from './ztoc/ztoc-codec.js';
 export * from './parallel-decompression.js';
 export * from './random-access.js';
 export * from './spans.js';
+export * from './merge/apply-layer.js';
+export * from './merge/merged-view.js';
+export * from './merge/note.js';
+export * from './merge/tree.js';

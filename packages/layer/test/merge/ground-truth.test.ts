@@ -1,0 +1,81 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import type { EntryOptions } from '../tar/tar-builder.js';
+import { literalMerge } from './literal-model.js';
+import { merge } from './layer-stacks.js';
+import { STACK } from './stack-generator.js';
+
+type Stack = readonly (readonly EntryOptions[])[];
+
+/** Hardlinks need a file system to say what they are; umoci's is asked in a test of its own. */
+function withoutHardlinks(stack: Stack): Stack {
+  return stack.map((layer) => layer.filter((entry) => entry.type !== '1'));
+}
+
+const TYPES: Readonly<Record<string, string>> = { '2': 'symlink', '6': 'fifo', '5': 'dir' };
+
+function modelOf(stack: Stack): unknown {
+  return [...literalMerge(stack)]
+    .map(([path, { entry, layer }]) => ({
+      path,
+      layer,
+      type: entry.name.endsWith('/') ? 'dir' : (TYPES[entry.type ?? ''] ?? 'reg'),
+      mode: entry.mode ?? 0o755,
+      uid: entry.uid ?? 0,
+      mtime: entry.mtime,
+      target: entry.linkname ?? '',
+      size: entry.data?.length === undefined ? 0 : Buffer.from(entry.data as string).length,
+    }))
+    .sort(byPath);
+}
+
+function byPath(a: { readonly path: string }, b: { readonly path: string }): number {
+  return a.path < b.path ? -1 : 1;
+}
+
+function viewOf(stack: Stack): unknown {
+  return [...merge(...stack).nodes()]
+    .slice(1)
+    .map(({ path, layer, inode }) => ({
+      path,
+      layer,
+      type: inode.type,
+      mode: inode.mode,
+      uid: inode.uid,
+      mtime: inode.mtime.seconds,
+      target: inode.target,
+      size: inode.size,
+    }))
+    .sort(byPath);
+}
+
+describe('the merged view of random layers', () => {
+  it('is what a literal reading of the specification says', () => {
+    fc.assert(
+      fc.property(STACK.map(withoutHardlinks), (stack) => {
+        expect(viewOf(stack)).to.deep.equal(modelOf(stack));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('does not depend on the order of entries in a layer', () => {
+    const permuted = STACK.chain((stack) =>
+      fc.tuple(
+        fc.constant(stack),
+        fc.tuple(...stack.map((layer) => fc.shuffledSubarray([...layer], { minLength: layer.length }))),
+      ),
+    );
+    const comparable = (stack: Stack): unknown =>
+      [...merge(...stack).nodes()].map(({ path, layer, inode, nlink }) => {
+        const { content, ...rest } = inode;
+        return { path, layer, nlink, ...rest, from: content?.layer };
+      });
+    fc.assert(
+      fc.property(permuted, ([stack, other]) => {
+        expect(comparable(other)).to.deep.equal(comparable(stack));
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
