@@ -181,7 +181,8 @@ export class Transport {
   }
 }
 
-function redirectTarget(from: URL, location: string): URL {
+/** @throws RegistryError `REGISTRY` where a redirect leads to no web address, or from HTTPS to HTTP */
+export function redirectTarget(from: URL, location: string): URL {
   let target: URL;
   try {
     target = new URL(location, from);

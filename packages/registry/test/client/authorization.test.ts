@@ -4,6 +4,8 @@ import { expect } from 'chai';
 import { parseChallenges } from '../../src/client/challenge.js';
 import type { Credentials } from '../../src/client/credentials.js';
 import { RegistryClient } from '../../src/client/registry-client.js';
+import { redirectTarget } from '../../src/client/transport.js';
+import { RegistryError } from '../../src/registry-error.js';
 import type { RequestHandler } from '../../src/server/registry-handler.js';
 import { failureOf, fronted, impatient, scripted, sendJson, type Seen } from './scripted.js';
 
@@ -321,6 +323,23 @@ describe('redirects', () => {
         expect(seen).to.have.length(11);
       },
     );
+  });
+
+  it('from HTTPS to HTTP are refused, and their query is not shown', () => {
+    const from = new URL('https://registry.example/v2/app/blobs/x');
+    expect(redirectTarget(from, 'https://cdn.example/x').href).to.equal('https://cdn.example/x');
+    expect(redirectTarget(from, '/y').href).to.equal('https://registry.example/y');
+    for (const target of [
+      'http://registry.example/y?signature',
+      'http://127.0.0.1/y?signature',
+      'http://[?signature',
+    ]) {
+      expect(() => redirectTarget(from, target), target).to.throw(RegistryError);
+    }
+    expect(() => redirectTarget(from, 'http://cdn.example/x?signature'))
+      .to.throw('not HTTPS')
+      .with.property('message')
+      .that.does.not.include('signature');
   });
 
   it('to what is no web address are refused', () =>
