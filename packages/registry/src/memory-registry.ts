@@ -218,7 +218,7 @@ function checkParts(stored: Repository, mediaType: string, bytes: Uint8Array, di
   };
   if (isIndexMediaType(mediaType)) {
     for (const child of parseImageIndex(bytes, `image index ${digest}`).manifests) {
-      if (!stored.manifests.has(child.digest)) missing(child.digest, 'MANIFEST_UNKNOWN');
+      if (!stored.manifests.has(child.digest)) missing(child.digest, 'MANIFEST_BLOB_UNKNOWN');
     }
   } else if (isImageManifestMediaType(mediaType)) {
     const { config, layers } = parseImageManifest(bytes, `image manifest ${digest}`);

@@ -15,6 +15,14 @@ function put(
 }
 
 describe('pushing a manifest', () => {
+  it('is refused when a manifest that it lists is missing', () =>
+    serving(async (url) => {
+      const child = { mediaType: MediaType.manifest, digest: digestOf('child'), size: 5 };
+      const refused = await put(`${url}/v2/app/manifests/1`, imageIndex([child]), MediaType.index);
+      expect(refused.status).to.equal(400);
+      expect(await errorCode(refused)).to.equal('MANIFEST_BLOB_UNKNOWN');
+    }));
+
   it('is refused when a blob of it is missing', () =>
     serving(async (url) => {
       const refused = await put(`${url}/v2/app/manifests/1`, imageManifest(CONFIG, []));
