@@ -124,9 +124,9 @@ describe('the index map', () => {
   });
 
   it('holds many entries, records larger than a page, and keys that begin alike', () => {
-    const entries = Array.from({ length: 3000 }, (_, n): Entry => {
+    const entries = Array.from({ length: 400 }, (_, n): Entry => {
       const close = `sha256:00000000${n.toString(16).padStart(56, '0')}` as const;
-      const note = n % 500 === 0 ? 'x'.repeat(n * 5 + 4000) : 'y';
+      const note = n % 80 === 0 ? 'x'.repeat(n * 30 + 4000) : 'y';
       const shared = { [Annotation.diffID]: digestNumber('shared'), note };
       return {
         descriptor: { mediaType: MediaType.layerGzip, digest: close, size: n, annotations: shared },
@@ -136,7 +136,7 @@ describe('the index map', () => {
     const { reader } = mapOf(entries);
     expect([...reader.all()]).to.deep.equal(entries);
     for (const one of entries) expect(reader.lookup(one.descriptor.digest)).to.deep.equal([one]);
-    expect(reader.lookup(digestNumber('shared'))).to.have.length(3000);
+    expect(reader.lookup(digestNumber('shared'))).to.have.length(400);
     expect(reader.lookup(digestNumber('other'))).to.deep.equal([]);
   });
 

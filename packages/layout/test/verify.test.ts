@@ -1,0 +1,231 @@
+import {
+  readdirSync,
+  truncateSync,
+  writeFileSync,
+  openSync,
+  writeSync,
+  closeSync,
+  appendFileSync,
+  utimesSync,
+  rmSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { expect } from 'chai';
+import { Annotation, LayercacheError, MediaType, digestOf, type Digest } from '@layercache/oci';
+import { OciLayout, verify, type VerifyReport } from '../src/index.js';
+import { blobOf, digestNumber, failure, inLayout } from './scratch.js';
+
+const good = Buffer.from('good bytes');
+const bad = Buffer.from('bytes that will rot');
+
+async function fill(layout: OciLayout): Promise<void> {
+  for (const bytes of [good, bad]) await layout.write(bytes);
+  await layout.put([blobOf(good), blobOf(bad)]);
+  await layout.sync();
+}
+
+const messages = (report: VerifyReport): string[] =>
+  report.problems.map((problem) => `${problem.step}: ${problem.message}`);
+
+describe('verifying a layout', () => {
+  it('finds nothing wrong in a good one, and says what it looked at', async () => {
+    await inLayout(async (layout) => {
+      await fill(layout);
+      await layout.put({ ...blobOf(Buffer.from('remote')), size: 7 });
+      const progress: string[] = [];
+      const report = await verify(layout, {
+        onProgress: ({ step, done, total }) => progress.push(`${step} ${done}/${total}`),
+      });
+      expect(report).to.deep.include({ ok: true, problems: [], absent: 1, bytes: good.length + bad.length });
+      expect(report.steps.map(({ name, checked }) => `${name} ${checked}`)).to.deep.equal([
+        'layout 1',
+        'index 2',
+        'map 2',
+        'journal 1',
+        'sizes 3',
+        'digests 2',
+        'pairs 0',
+        'orphans 2',
+        'temporary files 0',
+      ]);
+      expect(progress).to.include.members(['sizes 3/3', 'digests 1/2', 'digests 2/2']);
+    });
+  });
+
+  it('reports rotten bytes and leaves them; repairs by dropping, or by fetching again', async () => {
+    await inLayout(async (layout) => {
+      await fill(layout);
+      const { digest } = blobOf(bad);
+      const rot = (): void => {
+        writeFileSync(layout.blobPath(digest), Buffer.from(bad).fill('x', 0, 1));
+      };
+      rot();
+      const report = await verify(layout);
+      expect(report.ok).to.equal(false);
+      expect(report.problems).to.have.length(1);
+      expect(report.problems[0]).to.include({ step: 'digests', digest, repaired: false });
+      expect(await layout.has(digest)).to.equal(true);
+
+      const refetched = await verify(layout, {
+        repair: true,
+        refetch: async () => {
+          await layout.write(bad);
+          return true;
+        },
+      });
+      expect(refetched.ok).to.equal(true);
+      expect(await layout.readBytes(digest)).to.deep.equal(bad);
+      expect(layout.lookup(digest)).to.have.length(1);
+
+      rot();
+      const refetch = (): Promise<boolean> => Promise.reject(new Error('offline'));
+      expect(await verify(layout, { repair: true, refetch })).to.include({ ok: true });
+      expect(await layout.has(digest)).to.equal(false);
+      expect(layout.lookup(digest)).to.deep.equal([]);
+      expect(await verify(layout)).to.deep.include({ ok: true, problems: [] });
+    });
+  });
+
+  it('tells a torn blob from an entry with a wrong size', async () => {
+    await inLayout(async (layout) => {
+      await fill(layout);
+      await layout.put({ ...blobOf(good), size: 3 });
+      truncateSync(layout.blobPath(digestOf(bad)), 4);
+      const report = await verify(layout, { repair: true });
+      expect(report.ok).to.equal(true);
+      expect(messages(report)).to.have.length(2);
+      expect(layout.lookup(digestOf(good))[0]!.descriptor.size).to.equal(good.length);
+      expect(layout.lookup(digestOf(bad))).to.deep.equal([]);
+    });
+  });
+
+  it('checks pairs with the function it is given, and puts right what was claimed', async () => {
+    await inLayout(async (layout) => {
+      const [one, two, three] = ['one', 'two', 'three'].map((text) => gzipSync(text));
+      const put = async (bytes: Buffer, diffID: Digest): Promise<void> => {
+        await layout.write(bytes);
+        await layout.put({
+          ...blobOf(bytes, MediaType.layerGzip),
+          annotations: { [Annotation.diffID]: diffID },
+        });
+      };
+      await put(one!, digestOf('one'));
+      await put(two!, digestNumber('wrong'));
+      await put(three!, digestNumber('unreadable'));
+      const checkPair = ({ digest }: { digest: Digest }): Promise<Digest> =>
+        digest === digestOf(three!)
+          ? Promise.reject(new LayercacheError('COMPRESSION_INVALID', 'cannot be decompressed'))
+          : Promise.resolve(digest === digestOf(one!) ? digestOf('one') : digestOf('two'));
+      const report = await verify(layout, { repair: true, checkPair });
+      expect(report.problems.map(({ step, repaired }) => `${step} ${repaired}`).sort()).to.deep.equal([
+        'pairs false',
+        'pairs true',
+      ]);
+      expect(layout.lookup(digestOf('one'))[0]).to.include({ proven: true });
+      expect(layout.lookup(digestOf('two'))[0]).to.include({ proven: true });
+      expect(layout.lookup(digestNumber('wrong'))).to.deep.equal([]);
+    });
+  });
+
+  it('makes a damaged map and a torn journal again', async () => {
+    await inLayout(async (layout, dir) => {
+      await fill(layout);
+      const fd = openSync(join(dir, '.layercache/map'), 'r+');
+      writeSync(fd, Buffer.alloc(10, 0xff), 0, 10, 4096 + 20);
+      closeSync(fd);
+      expect(messages(await verify(layout))).to.deep.equal([
+        'map: the index map is of no use: page 1 is damaged',
+      ]);
+      expect((await verify(layout, { repair: true })).ok).to.equal(true);
+      expect(await verify(layout)).to.include({ ok: true });
+
+      appendFileSync(join(dir, '.layercache/journal'), 'torn');
+      expect(messages(await verify(layout))).to.deep.equal(['journal: 4 bytes of the journal are torn']);
+      expect((await verify(layout, { repair: true })).ok).to.equal(true);
+      expect(await verify(layout)).to.deep.include({ ok: true, problems: [] });
+      expect([...layout.entries()]).to.have.length(2);
+    });
+  });
+
+  it('adopts blobs without an entry, as a manifest names them or by their bytes', async () => {
+    await inLayout(async (layout) => {
+      const config = Buffer.from(
+        JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } }),
+      );
+      const lone = Buffer.from(
+        JSON.stringify({ architecture: 'arm64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } }),
+      );
+      const gzip = gzipSync('lone layer');
+      const zstd = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
+      const tar = Buffer.alloc(1024);
+      tar.write('ustar', 257);
+      const named = Buffer.from('a layer that its manifest knows');
+      const manifest = Buffer.from(
+        JSON.stringify({
+          schemaVersion: 2,
+          config: blobOf(config, MediaType.config),
+          layers: [blobOf(named, 'application/x.named')],
+        }),
+      );
+      const index = Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [] }));
+      const docker = Buffer.from(JSON.stringify({ mediaType: MediaType.dockerManifestList, manifests: [] }));
+      const expected = new Map<Buffer, string>([
+        [config, MediaType.config],
+        [lone, MediaType.config],
+        [gzip, MediaType.layerGzip],
+        [zstd, MediaType.layerZstd],
+        [tar, MediaType.layer],
+        [named, 'application/x.named'],
+        [manifest, MediaType.manifest],
+        [index, MediaType.index],
+        [docker, MediaType.dockerManifestList],
+        [Buffer.from('{not json'), MediaType.octetStream],
+        [Buffer.from('[1]'), MediaType.octetStream],
+      ]);
+      for (const bytes of expected.keys()) await layout.write(bytes);
+      expect((await verify(layout)).problems).to.deep.equal([]);
+      expect((await verify(layout, { grace: 0 })).problems).to.have.length(expected.size);
+      expect((await verify(layout, { grace: 0, repair: true })).ok).to.equal(true);
+      for (const [bytes, mediaType] of expected) {
+        expect(layout.lookup(digestOf(bytes))[0]?.descriptor, mediaType).to.deep.equal(
+          blobOf(bytes, mediaType),
+        );
+      }
+    });
+  });
+
+  it('loses nothing when the side state is deleted: what was not committed is adopted', async () => {
+    await inLayout(async (layout, dir) => {
+      await layout.write(good);
+      await layout.put(blobOf(good, MediaType.octetStream));
+      rmSync(join(dir, '.layercache'), { recursive: true });
+      utimesSync(layout.blobPath(digestOf(good)), new Date(0), new Date(0));
+      await using again = await OciLayout.open(dir);
+      expect(again.lookup(digestOf(good))).to.deep.equal([]);
+      expect((await verify(again, { repair: true })).ok).to.equal(true);
+      expect(again.lookup(digestOf(good))).to.have.length(1);
+    });
+  });
+
+  it('reports what is not a blob, and removes what dead writers left', async () => {
+    await inLayout(async (layout, dir) => {
+      await fill(layout);
+      writeFileSync(join(dir, 'blobs/sha256/README'), 'hello');
+      writeFileSync(join(dir, '.layercache/ingest/0123.tmp'), 'half');
+      const report = await verify(layout, { repair: true });
+      expect(messages(report)).to.have.length(1);
+      expect(messages(report)[0]).to.contain('README').and.to.contain('not a blob');
+      expect(readdirSync(join(dir, '.layercache/ingest'))).to.deep.equal([]);
+    });
+  });
+
+  it('stops when told to, and when index.json is broken', async () => {
+    await inLayout(async (layout, dir) => {
+      await fill(layout);
+      expect(await failure(verify(layout, { signal: AbortSignal.abort() }))).to.include({ code: 'ABORTED' });
+      rmSync(join(dir, 'oci-layout'));
+      expect(await failure(verify(layout))).to.include({ code: 'LAYOUT_INVALID' });
+    });
+  });
+});
