@@ -110,9 +110,13 @@ async function packLayer(
   root: string,
   names: readonly string[],
 ): Promise<{ bytes: Uint8Array; diffID: Digest; tarSize: number }> {
-  // A name that starts with @ would mean an archive to take in.
+  // A name that starts with @ would mean an archive to take in. Synchronous, because the other way ends early on
+  // files with several hard links, which some package managers make.
   const paths = names.map((name) => `./${name}`);
-  const tar = createTar({ cwd: root, prefix: 'app/node_modules', portable: true, mtime: new Date(0) }, paths);
+  const tar = createTar(
+    { cwd: root, prefix: 'app/node_modules', portable: true, mtime: new Date(0), sync: true },
+    paths,
+  );
   const digester = new Digester();
   const chunks: Uint8Array[] = [];
   const gzip = new Gzip({ level: 6, mtime: 0 }, (chunk) => chunks.push(chunk));
