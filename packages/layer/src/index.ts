@@ -17,3 +17,7 @@ export * from './merge/apply-layer.js';
 export * from './merge/merged-view.js';
 export * from './merge/note.js';
 export * from './merge/tree.js';
+export * from './format/json.js';
+export * from './format/mtree.js';
+export * from './format/text.js';
+export * from './merge/diff.js';

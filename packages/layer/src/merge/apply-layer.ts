@@ -96,13 +96,14 @@ export class LayerApplication {
   }
 
   #hide({ entry, parts }: Placed, plan: Plan): void {
-    const folder = lookUp(this.#tree.root, parts.slice(0, -1));
     const base = parts.at(-1) ?? '';
     const hidden = base.slice(WHITEOUT.length);
     if (base !== OPAQUE && (hidden === '' || hidden === '.' || hidden === '..')) {
       this.#note('whiteout refused', entry.name);
       return;
     }
+    if (this.#leavesSymlink(parts, plan)) return;
+    const folder = lookUp(this.#tree.root, parts.slice(0, -1));
     if (folder === 'refused') this.#note('symlink refused', entry.name);
     if (folder === undefined || folder === 'refused') return;
     if (base === OPAQUE) folder.node.children.clear();
@@ -111,6 +112,20 @@ export class LayerApplication {
       if (plan.entries.has([...parts.slice(0, -1), hidden].join('/')))
         this.#note('whiteout and entry', entry.name);
     }
+  }
+
+  /**
+   * Whether a path leads through a symlink of a lower layer in whose place this layer puts a folder. There is
+   * nothing to hide then: that folder is new, and what the symlink led to is another.
+   */
+  #leavesSymlink(parts: readonly string[], plan: Plan): boolean {
+    for (let length = 1; length < parts.length; length++) {
+      if (plan.entries.get(parts.slice(0, length).join('/'))?.entry.type !== 'dir') continue;
+      const folder = lookUp(this.#tree.root, parts.slice(0, length - 1));
+      if (folder === undefined || folder === 'refused') return false;
+      if (folder.node.children.get(parts[length - 1] ?? '')?.inode.type === 'symlink') return true;
+    }
+    return false;
   }
 
   /** The folder that an entry goes into; undefined when the entry is refused. */

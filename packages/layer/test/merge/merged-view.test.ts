@@ -42,6 +42,16 @@ describe('the merged view', () => {
       expect(names(merge(['a', 'b/', 'b/c'], ['.wh..wh..opq', 'd']))).to.deep.equal(['d']);
     });
 
+    it('concerns a new folder only, not what a symlink in its place led to', () => {
+      const lower = ['c/', 'c/x', { name: 'b', type: '2', linkname: 'c' }];
+      for (const upper of [
+        ['b/', 'b/.wh..wh..opq', 'b/.wh.x'],
+        ['b/.wh..wh..opq', 'b/.wh.x', 'b/'],
+      ]) {
+        expect(names(merge(lower, upper))).to.deep.equal(['b/', 'c/', 'c/x']);
+      }
+    });
+
     it('refuses whiteouts of no name, and whiteouts that are folders', () => {
       const view = merge(['a'], ['.wh.', '.wh..', '.wh...', '.wh.b/c']);
       expect(names(view)).to.deep.equal(['a']);
