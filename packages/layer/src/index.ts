@@ -21,3 +21,4 @@ export * from './format/json.js';
 export * from './format/mtree.js';
 export * from './format/text.js';
 export * from './merge/diff.js';
+export * from './extract/extract-view.js';
