@@ -73,11 +73,11 @@ export class CacheRegistry implements Registry {
     options: RequestOptions = {},
   ): Promise<number | undefined> {
     throwIfAborted(options.signal);
-    const size = await this.#layout.blobSize(digest);
+    const size = await this.#cache.blobSize(digest, options);
     if (size !== undefined) return size;
     // A diffID whose tar is not here yet: only decompressing tells its size, and it will be asked for next.
     try {
-      const layer = this.#cache.layer(digest);
+      const layer = await this.#cache.find(digest, options);
       if (layer.diffID !== digest) return undefined;
       (await layer.uncompressed({ ...options, keep: true })).destroy();
     } catch (error) {
@@ -91,9 +91,12 @@ export class CacheRegistry implements Registry {
     const size = await this.blobSize(repository, digest, options);
     if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${digest} is not in this cache`);
     const { first = 0, last = size - 1 } = options.range ?? {};
-    const whole = first === 0 && last >= size - 1;
+    if (first === 0 && last >= size - 1)
+      return { size, offset: 0, body: await this.#cache.blob(digest, options) };
+    await this.#cache.fetch(digest, options);
     const body = this.#layout.read(digest, {
-      ...(whole ? {} : { start: first, end: Math.min(last + 1, size) }),
+      start: first,
+      end: Math.min(last + 1, size),
       signal: options.signal,
     });
     return { size, offset: first, body };
@@ -110,7 +113,7 @@ export class CacheRegistry implements Registry {
 
   /** Every repository has every blob. */
   async mountBlob(_repository: string, digest: Digest): Promise<boolean> {
-    return (await this.#layout.blobSize(digest)) !== undefined;
+    return (await this.#cache.blobSize(digest)) !== undefined;
   }
 
   async pushManifest(
@@ -265,7 +268,7 @@ export class CacheRegistry implements Registry {
     const { config, layers } = parsed.manifest;
     const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType));
     for (const part of parts) {
-      if (await this.#layout.has(part.digest, part.size)) continue;
+      if ((await this.#cache.blobSize(part.digest)) === part.size) continue;
       throw new LayercacheError(
         'NOT_FOUND',
         `blob ${part.digest} of manifest ${descriptor.digest} is not in this cache: push it first`,

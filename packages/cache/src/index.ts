@@ -1,7 +1,13 @@
 export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
 export { CacheRegistry } from './cache-registry.js';
 export { decompress } from './decompress.js';
-export { LayerCache, type ExportOptions, type LayerCacheOptions } from './layer-cache.js';
+export {
+  LayerCache,
+  type ExportOptions,
+  type FindOptions,
+  type LayerCacheOptions,
+  type VerifyCacheOptions,
+} from './layer-cache.js';
 export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
 export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
 export {
@@ -13,5 +19,8 @@ export {
   encodeCacheIndex,
 } from './share/cache-index.js';
 export type { PullOptions, PullResult } from './share/pull.js';
-export type { PushOptions, PushProgress, PushResult } from './share/push.js';
+export type { PushOptions, PushResult } from './share/push.js';
+export type { BlobState } from './share/remote-blobs.js';
+export type { Removal } from './share/removal.js';
+export type { PushProgress } from './share/sender.js';
 export type { RegistryFactory } from './sources/open-source.js';

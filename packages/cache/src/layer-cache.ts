@@ -11,7 +11,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import { OciLayout, type Entry } from '@layercache/layout';
+import { OciLayout, verify, type Entry, type VerifyOptions, type VerifyReport } from '@layercache/layout';
 import { RegistryClient, formatReference, parseReference, type Registry } from '@layercache/registry';
 import { ImageAdder, type AddOptions, type AddedImage } from './add-image.js';
 import { CacheRegistry } from './cache-registry.js';
@@ -19,12 +19,16 @@ import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { isLayerDescriptor, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
-import { Pairing } from './pairing.js';
+import { Pairing, type BlobSupply } from './pairing.js';
 import { CACHE_TAG } from './share/cache-index.js';
 import { cacheExtension } from './share/extension.js';
 import { pullCache, type PullOptions, type PullResult } from './share/pull.js';
-import { CachePusher, type PushOptions, type PushResult } from './share/push.js';
+import { CachePusher, type PushContext, type PushOptions, type PushResult } from './share/push.js';
+import { RemoteBlobs, type BlobState } from './share/remote-blobs.js';
 import type { CacheLocation } from './share/remote-cache.js';
+import { RemoteMemory } from './share/remote-memory.js';
+import { RemoteTier } from './share/remote-tier.js';
+import { WriteBack } from './share/write-back.js';
 import { openSource, type RegistryFactory } from './sources/open-source.js';
 
 export interface LayerCacheOptions {
@@ -39,11 +43,25 @@ export interface LayerCacheOptions {
   readonly logger?: Logger | undefined;
   /** How to reach the registry of a host. Default: a {@link RegistryClient} each, with Docker's credentials. */
   readonly registry?: RegistryFactory | undefined;
+  /**
+   * A cache at `REGISTRY/REPOSITORY:TAG` that is asked for what is not here, by digest or diffID: what it has
+   * becomes an entry here, and its blob comes when it is read.
+   */
+  readonly remote?: string | undefined;
+  /** Push to `remote` in the background whenever an image was added. {@link LayerCache.close} waits. Default false. */
+  readonly writeBack?: boolean | undefined;
+}
+
+export interface FindOptions {
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ExportOptions {
   readonly signal?: AbortSignal | undefined;
 }
+
+/** `grace`: milliseconds for which a blob without an entry is left to whoever is writing it. */
+export type VerifyCacheOptions = Pick<VerifyOptions, 'repair' | 'signal' | 'onProgress' | 'grace'>;
 
 /** A cache of container-image layers, which is an OCI image layout on disk. */
 export class LayerCache {
@@ -53,6 +71,10 @@ export class LayerCache {
   readonly #keepUncompressed: boolean;
   readonly #pairing: Pairing;
   readonly #registryOf: RegistryFactory;
+  readonly #blobs: RemoteBlobs;
+  readonly #memory: RemoteMemory;
+  readonly #tier: RemoteTier | undefined;
+  readonly #writeBack: WriteBack | undefined;
 
   private constructor(layout: OciLayout, options: LayerCacheOptions) {
     this.#layout = layout;
@@ -61,6 +83,15 @@ export class LayerCache {
     this.#keepUncompressed = options.keepUncompressed ?? true;
     this.#pairing = new Pairing(layout, this.#supply, this.#logger);
     this.#registryOf = options.registry ?? registryClients(this.#logger);
+    this.#blobs = new RemoteBlobs(layout, this.#registryOf);
+    this.#memory = new RemoteMemory(layout.dir);
+    const { remote, writeBack = false } = options;
+    if (remote === undefined) {
+      if (writeBack) throw new LayercacheError('USAGE', 'there is nothing to write back to: name a remote');
+      return;
+    }
+    this.#tier = new RemoteTier(layout, this.#locate(remote), this.#memory, this.#logger);
+    if (writeBack) this.#writeBack = new WriteBack(() => this.push(remote), this.#logger);
   }
 
   /**
@@ -75,7 +106,12 @@ export class LayerCache {
       logger,
       extension: cacheExtension(logger),
     });
-    return new LayerCache(layout, options);
+    try {
+      return new LayerCache(layout, options);
+    } catch (error) {
+      await layout.close();
+      throw error;
+    }
   }
 
   get dir(): string {
@@ -95,6 +131,7 @@ export class LayerCache {
         pairing: this.#pairing,
       }).add();
       await this.#layout.sync();
+      this.#writeBack?.start();
       this.#logger.info({
         message: 'image added',
         name: added.name,
@@ -132,6 +169,22 @@ export class LayerCache {
       },
       record,
     );
+  }
+
+  /**
+   * The layer that a digest or a diffID names, here or at the remote.
+   *
+   * @throws LayercacheError `NOT_FOUND`, `DIGEST_INVALID`
+   */
+  async find(digestOrDiffID: string, options: FindOptions = {}): Promise<Layer> {
+    const key = parseDigest(digestOrDiffID);
+    if (layerRecord(this.#layout, key) === undefined) await this.#tier?.find(key, options.signal);
+    return this.layer(key);
+  }
+
+  /** Whether the bytes of an entry are on this disk, can be fetched, or are gone. */
+  blobState(descriptor: Descriptor): Promise<BlobState> {
+    return this.#blobs.state(descriptor);
   }
 
   /** Whether a layer is known by this digest or diffID, or any other blob by this digest. */
@@ -191,16 +244,31 @@ export class LayerCache {
   }
 
   /**
-   * Any blob by its digest, whole and hashed on the way.
+   * Any blob by its digest, whole and hashed on the way; fetched first when it is known and not here.
    *
    * @throws LayercacheError `NOT_FOUND`
    */
-  async blob(digest: string, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<Readable> {
+  async blob(digest: string, options: FindOptions = {}): Promise<Readable> {
     const key = parseDigest(digest);
-    if ((await this.#layout.blobSize(key)) === undefined) {
-      throw new LayercacheError('NOT_FOUND', `blob ${key} is not in the cache`);
-    }
+    const size = await this.blobSize(key, options);
+    if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${key} is not in the cache`);
+    await this.fetch(key, options);
     return this.#layout.read(key, options);
+  }
+
+  /** Brings the blob of an entry here if it is not. */
+  async fetch(digest: string, options: FindOptions = {}): Promise<void> {
+    const remote = await this.#blobs.find(parseDigest(digest));
+    if (remote !== undefined) await this.#blobs.fetch(remote, options);
+  }
+
+  /** Bytes of a blob that is here or can be fetched; else undefined. */
+  async blobSize(digest: string, options: FindOptions = {}): Promise<number | undefined> {
+    const key = parseDigest(digest);
+    const here = (await this.#layout.blobSize(key)) ?? (await this.#blobs.find(key))?.size;
+    if (here !== undefined || this.#tier === undefined) return here;
+    await this.#tier.find(key, options.signal);
+    return (await this.#blobs.find(key))?.size;
   }
 
   /**
@@ -214,6 +282,7 @@ export class LayerCache {
     const name = opened.name ?? refName(descriptor);
     const image = await collectImage(
       this.#layout,
+      this.#supply,
       (digest) => this.layer(digest),
       descriptor,
       name,
@@ -228,24 +297,20 @@ export class LayerCache {
     return this.#layout.untag(name);
   }
 
-  /** Sends the whole cache to `REGISTRY/REPOSITORY:TAG`, united with what is there. */
-  async push(target: string, options: PushOptions = {}): Promise<PushResult> {
-    const location = this.#locate(target);
-    const context = { layout: this.#layout, location, concurrency: this.#concurrency, logger: this.#logger };
-    const result = await new CachePusher(context, options).push();
-    this.#logger.info({ message: 'cache pushed', ...result });
-    return result;
+  /**
+   * Sends the whole cache, or a selection of it, to `REGISTRY/REPOSITORY:TAG`, united with what is there.
+   *
+   * @throws LayercacheError `NOT_FOUND` when an image that is to be sent is not here; `ABORTED` when a removal
+   * was not confirmed; `DOCUMENT_INVALID` when something else stands under the tag
+   */
+  push(target: string, options: PushOptions = {}): Promise<PushResult> {
+    const context = { ...this.#sharing(target), image: (name: string) => this.image(name) };
+    return new CachePusher(context, options).push();
   }
 
   /** Merges the whole cache at `REGISTRY/REPOSITORY:TAG` into this one. */
   pull(source: string, options: PullOptions = {}): Promise<PullResult> {
-    const context = {
-      layout: this.#layout,
-      location: this.#locate(source),
-      concurrency: this.#concurrency,
-      logger: this.#logger,
-    };
-    return pullCache(context, options);
+    return pullCache(this.#sharing(source), options);
   }
 
   /** The cache as a registry: see {@link CacheRegistry}. */
@@ -253,13 +318,31 @@ export class LayerCache {
     return new CacheRegistry(this, this.#layout);
   }
 
+  /**
+   * Checks everything the cache holds: every byte, every pair. With `repair`, what is broken is dropped or fetched
+   * again from where it came, and blobs that lost their entry are taken up.
+   */
+  verify(options: VerifyCacheOptions = {}): Promise<VerifyReport> {
+    return verify(this.#layout, {
+      ...options,
+      concurrency: this.#concurrency,
+      checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal),
+      refetch: async (descriptor) => {
+        await this.#supply(descriptor, options.signal);
+        return true;
+      },
+    });
+  }
+
   /** Makes index.json, the map and the cache index say what is here. */
   sync(): Promise<void> {
     return this.#layout.sync();
   }
 
-  close(): Promise<void> {
-    return this.#layout.close();
+  /** Waits for what is written back, commits, and lets go of everything. */
+  async close(): Promise<void> {
+    await this.#writeBack?.end();
+    await this.#layout.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -276,15 +359,23 @@ export class LayerCache {
       repository: reference.repository,
       tag: reference.tag,
       name: formatReference(reference),
+      origin: `${reference.registry}/${reference.repository}`,
     };
   }
 
-  readonly #supply = async (descriptor: Descriptor): Promise<void> => {
-    if (await this.#layout.has(descriptor.digest, descriptor.size)) return;
-    throw new LayercacheError(
-      'NOT_FOUND',
-      `blob ${descriptor.digest} is not in the cache any more: add its image again`,
-    );
+  #sharing(target: string): Omit<PushContext, 'image'> {
+    return {
+      layout: this.#layout,
+      location: this.#locate(target),
+      blobs: this.#blobs,
+      memory: this.#memory,
+      concurrency: this.#concurrency,
+      logger: this.#logger,
+    };
+  }
+
+  readonly #supply: BlobSupply = async (descriptor, signal) => {
+    await this.#blobs.fetch(descriptor, { signal });
   };
 }
 

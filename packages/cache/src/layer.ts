@@ -168,6 +168,11 @@ export class Layer {
         last ??= error;
       }
     }
+    const tar = this.#record.tar?.descriptor;
+    if (last === undefined && tar !== undefined) {
+      await this.#context.supply(tar, signal);
+      return this.#readTar(signal);
+    }
     throw (
       (last as Error | undefined) ??
       new LayercacheError(

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
 import { MediaType, digestHex, digestOf, type Digest } from '@layercache/oci';
+import type { Registry } from '@layercache/registry';
 import type { LayerCache } from '../src/index.js';
 import {
   imageOf,
@@ -25,8 +26,8 @@ describe('a layer of the cache', () => {
   async function cacheWith(
     layers: readonly BuiltLayer[],
     choices: ImageChoices & { keep?: boolean } = {},
+    registry: Registry = memoryRegistry(),
   ): Promise<LayerCache> {
-    const registry = memoryRegistry();
     await pushImage(registry, 'app', '1', imageOf(layers, choices));
     const cache = await scratch.cache({ registry: () => registry, keepUncompressed: choices.keep ?? true });
     await cache.add('registry.test/app:1');
@@ -80,13 +81,22 @@ describe('a layer of the cache', () => {
   });
 
   it('is a miss by digest when only its tar is here: it is never compressed again', async () => {
-    const cache = await cacheWith([gzip]);
+    const registry = memoryRegistry();
+    const cache = await cacheWith([gzip], {}, registry);
     await bytesOf(cache.layer(gzip.diffID).uncompressed());
     await rm(blobFile(cache, gzip.descriptor.digest));
+    await registry.deleteBlob('app', gzip.descriptor.digest);
     const error = await failure('NOT_FOUND', () => cache.layer(gzip.descriptor.digest).compressed());
     expect(error.message).to.contain(gzip.descriptor.digest);
     await failure('NOT_FOUND', () => cache.blob(gzip.descriptor.digest));
     expect(await bytesOf(cache.layer(gzip.diffID).uncompressed())).to.deep.equal(tar);
+  });
+
+  it('that lost its blob is fetched again from where it came from', async () => {
+    const cache = await cacheWith([gzip]);
+    await rm(blobFile(cache, gzip.descriptor.digest));
+    expect(await bytesOf(cache.layer(gzip.descriptor.digest).compressed())).to.deep.equal(gzip.bytes);
+    expect(await readFile(blobFile(cache, gzip.descriptor.digest))).to.deep.equal(gzip.bytes);
   });
 
   it('has many compressed counterparts and one diffID', async () => {

@@ -10,15 +10,17 @@ import {
 } from '@layercache/oci';
 import { parseManifest } from '../image-walk.js';
 import type { Layer } from '../layer.js';
+import type { BlobSupply } from '../pairing.js';
 import type { ExportedImage } from './export-target.js';
 
 /**
- * Everything an image in the cache refers to.
+ * Everything an image in the cache refers to, all of it here.
  *
  * @throws LayercacheError `NOT_FOUND` when a part is not in the cache
  */
 export async function collectImage(
   layout: OciLayout,
+  supply: BlobSupply,
   layerOf: (digest: Digest) => Layer,
   descriptor: Descriptor,
   name: string | undefined,
@@ -28,6 +30,7 @@ export async function collectImage(
   const manifests: ImageManifest[] = [];
 
   const collect = async (manifest: Descriptor): Promise<void> => {
+    await supply(manifest, signal);
     const bytes = await layout.readBytes(manifest.digest, { maxSize: MAX_MANIFEST_SIZE, signal });
     const parsed = parseManifest(manifest, bytes);
     if (parsed.kind === 'index') {
@@ -36,12 +39,7 @@ export async function collectImage(
       manifests.push(parsed.manifest);
       for (const part of [parsed.manifest.config, ...parsed.manifest.layers]) {
         if (isNondistributable(part.mediaType)) continue;
-        if (!(await layout.has(part.digest, part.size))) {
-          throw new LayercacheError(
-            'NOT_FOUND',
-            `blob ${part.digest} of image ${name ?? descriptor.digest} is not in the cache: add the image again`,
-          );
-        }
+        await supply(part, signal);
         parts.set(part.digest, part);
       }
     }

@@ -2,16 +2,31 @@ import { withAnnotations, type Descriptor } from '@layercache/oci';
 
 /**
  * containerd's record of where a blob came from: one annotation a registry, with the repositories it was
- * seen in, comma-separated. From there it can be had again, or mounted.
+ * seen in, comma-separated. From there it can be had again, or mounted. It is what this machine saw, so it
+ * neither travels with a cache nor is it believed when it comes with one: a cache index that names hosts could
+ * send its readers anywhere.
  */
 const PREFIX = 'containerd.io/distribution.source.';
+
+/** A registry, and one repository of it. */
+export interface BlobOrigin {
+  readonly registry: string;
+  readonly repository: string;
+}
 
 /** @param origin registry and repository: `registry.example/team/app` */
 export function withOrigin(descriptor: Descriptor, origin: string): Descriptor {
   const { registry, repository } = splitOrigin(origin);
   const name = `${PREFIX}${registry}`;
   const before = descriptor.annotations?.[name]?.split(',') ?? [];
-  return withAnnotations(descriptor, { [name]: [...new Set([...before, repository])].sort().join(',') });
+  if (before.includes(repository)) return descriptor;
+  return withAnnotations(descriptor, { [name]: [...before, repository].sort().join(',') });
+}
+
+export function withoutOrigins(descriptor: Descriptor): Descriptor {
+  const names = Object.keys(descriptor.annotations ?? {}).filter(isOriginAnnotation);
+  if (names.length === 0) return descriptor;
+  return withAnnotations(descriptor, Object.fromEntries(names.map((name) => [name, undefined])));
 }
 
 /** Repositories, on the registry that `origin` is on, which are said to have the blob. */
@@ -19,16 +34,20 @@ export function mountSources(descriptor: Descriptor, origin: string): string[] {
   return descriptor.annotations?.[`${PREFIX}${splitOrigin(origin).registry}`]?.split(',') ?? [];
 }
 
-/** Every place a blob is said to be at, as registry and repository. */
-export function blobOrigins(descriptor: Descriptor): { registry: string; repository: string }[] {
+/** Every place a blob is said to be at. */
+export function blobOrigins(descriptor: Descriptor): BlobOrigin[] {
   return Object.entries(descriptor.annotations ?? {}).flatMap(([name, value]) =>
-    name.startsWith(PREFIX)
+    isOriginAnnotation(name)
       ? value.split(',').map((repository) => ({ registry: name.slice(PREFIX.length), repository }))
       : [],
   );
 }
 
-function splitOrigin(origin: string): { registry: string; repository: string } {
+function isOriginAnnotation(name: string): boolean {
+  return name.startsWith(PREFIX);
+}
+
+function splitOrigin(origin: string): BlobOrigin {
   const slash = origin.indexOf('/');
   return { registry: origin.slice(0, slash), repository: origin.slice(slash + 1) };
 }

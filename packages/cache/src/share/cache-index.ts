@@ -14,6 +14,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
+import { withoutOrigins } from './blob-origin.js';
 
 /**
  * The format in which a whole cache is one OCI object (docs/format.md, "The cache index"): an image index of
@@ -72,7 +73,7 @@ export function travellingEntries(entries: readonly Descriptor[], withUncompress
       !isImageConfigType(entry.mediaType) &&
       !derivable.has(entry.digest),
   );
-  return uniteEntries(travelling);
+  return uniteEntries(travelling.map(withoutOrigins));
 }
 
 function isImageConfigType(mediaType: string): boolean {
@@ -81,27 +82,31 @@ function isImageConfigType(mediaType: string): boolean {
 
 /** The images of a cache: every manifest but the cache index itself. */
 export function cachedImages(entries: readonly Descriptor[]): Descriptor[] {
-  return entries.filter(
-    (entry) => isManifestMediaType(entry.mediaType) && entry.annotations?.[Annotation.refName] !== CACHE_TAG,
-  );
+  return entries
+    .filter((entry) => isManifestMediaType(entry.mediaType) && refName(entry) !== CACHE_TAG)
+    .map(withoutOrigins);
 }
 
-/** Entries of both, each digest once. What both say of a blob is united; where they differ, the later holds. */
+/** Entries of all lists, each digest once. What they say of a blob is united; where they differ, the later holds. */
 export function uniteEntries(...lists: (readonly Descriptor[])[]): Descriptor[] {
   const united = new Map<Digest, Descriptor>();
   for (const entry of lists.flat()) {
     const before = united.get(entry.digest);
-    if (before === undefined) united.set(entry.digest, entry);
-    else {
-      const digests = [...new Set([...claimedDigests(before), ...claimedDigests(entry)])].sort().join(',');
-      const merged = { ...before, ...entry, annotations: { ...before.annotations, ...entry.annotations } };
-      united.set(
-        entry.digest,
-        withAnnotations(merged, { [Annotation.digest]: digests === '' ? undefined : digests }),
-      );
-    }
+    united.set(entry.digest, before === undefined ? entry : uniteDescriptors(entry, before));
   }
   return [...united.values()];
+}
+
+/** Both, where `first` is right when they differ. Lists of counterparts are united. */
+export function uniteDescriptors(first: Descriptor, second: Descriptor): Descriptor {
+  const digests = [...new Set([...claimedDigests(first), ...claimedDigests(second)])].sort().join(',');
+  const annotations = { ...second.annotations, ...first.annotations };
+  const united = { ...second, ...first };
+  if (Object.keys(annotations).length === 0) return united;
+  return withAnnotations(
+    { ...united, annotations },
+    { [Annotation.digest]: digests === '' ? undefined : digests },
+  );
 }
 
 /**
@@ -114,17 +119,16 @@ export function encodeCacheIndex(
   maxShardSize = MAX_SHARD_SIZE,
 ): CacheIndex {
   const sorted = [...entries].sort(byDigest);
-  const shards = sorted.length === 0 ? [] : split(sorted.map(sized), '', maxShardSize);
+  const shards = sorted.length === 0 ? [] : split(sorted.map(written), '', maxShardSize);
   const sortedImages = uniteImages(images).sort(
     (a, b) =>
       byDigest(a, b) || compare(a.annotations?.[Annotation.refName], b.annotations?.[Annotation.refName]),
   );
-  const bytes = encode({
-    schemaVersion: 2,
-    mediaType: MediaType.index,
-    artifactType: CACHE_ARTIFACT_TYPE,
-    manifests: [...shards.map((shard) => shard.descriptor), ...sortedImages],
-  });
+  const bytes = encode(
+    { schemaVersion: 2, mediaType: MediaType.index, artifactType: CACHE_ARTIFACT_TYPE },
+    'manifests',
+    [...shards.map((shard) => shard.descriptor), ...sortedImages].map(descriptorText),
+  );
   const descriptor = {
     ...describe(MediaType.index, bytes),
     annotations: { [Annotation.refName]: CACHE_TAG, [COUNT_ANNOTATION]: String(sorted.length) },
@@ -133,7 +137,7 @@ export function encodeCacheIndex(
 }
 
 /** Manifests, each once a name. A name that several have belongs to the last. */
-function uniteImages(images: readonly Descriptor[]): Descriptor[] {
+export function uniteImages(images: readonly Descriptor[]): Descriptor[] {
   const owners = new Map<string, Descriptor>();
   for (const image of images) {
     const name = refName(image);
@@ -155,31 +159,22 @@ function uniteImages(images: readonly Descriptor[]): Descriptor[] {
   return [...united.values()].filter((image) => refName(image) !== undefined || !named.has(image.digest));
 }
 
-interface SizedEntry {
+interface WrittenEntry {
   readonly entry: Descriptor;
-  /** Bytes of its JSON. */
-  readonly size: number;
+  /** Its JSON, written once: in a large cache that is what encoding costs. */
+  readonly text: string;
 }
 
-const sized = (entry: Descriptor): SizedEntry => ({
-  entry,
-  size: Buffer.byteLength(JSON.stringify(entry)) + 1,
-});
+const written = (entry: Descriptor): WrittenEntry => ({ entry, text: descriptorText(entry) });
 
 /** Bytes of a shard beside its entries, generously. */
 const SHARD_OVERHEAD = 1024;
 
 /** A shard is split in two by the next bit of the digests when it is too large: so a new entry changes one. */
-function split(entries: readonly SizedEntry[], prefix: string, maxShardSize: number): Shard[] {
-  const size = entries.reduce((sum, each) => sum + each.size, SHARD_OVERHEAD);
-  if (size <= maxShardSize || entries.length === 1)
-    return [
-      encodeShard(
-        prefix,
-        entries.map((each) => each.entry),
-      ),
-    ];
-  const [zeros, ones]: [SizedEntry[], SizedEntry[]] = [[], []];
+function split(entries: readonly WrittenEntry[], prefix: string, maxShardSize: number): Shard[] {
+  const size = entries.reduce((sum, { text }) => sum + Buffer.byteLength(text) + 1, SHARD_OVERHEAD);
+  if (size <= maxShardSize || entries.length === 1) return [encodeShard(prefix, entries)];
+  const [zeros, ones]: [WrittenEntry[], WrittenEntry[]] = [[], []];
   for (const each of entries) (digestBit(each.entry.digest, prefix.length) === 0 ? zeros : ones).push(each);
   return [
     ...(zeros.length === 0 ? [] : split(zeros, `${prefix}0`, maxShardSize)),
@@ -191,22 +186,25 @@ function digestBit(digest: Digest, bit: number): number {
   return (parseInt(digestHex(digest).charAt(bit >> 2), 16) >> (3 - (bit & 3))) & 1;
 }
 
-function encodeShard(prefix: string, entries: readonly Descriptor[]): Shard {
-  const configBytes = encode({ version: 1, prefix });
+function encodeShard(prefix: string, entries: readonly WrittenEntry[]): Shard {
+  const configBytes = Buffer.from(JSON.stringify({ version: 1, prefix }));
   const config = { descriptor: describe(CACHE_CONFIG_TYPE, configBytes), bytes: configBytes };
-  const bytes = encode({
-    schemaVersion: 2,
-    mediaType: MediaType.manifest,
-    artifactType: CACHE_ARTIFACT_TYPE,
-    config: config.descriptor,
-    layers: entries,
-  });
+  const bytes = encode(
+    {
+      schemaVersion: 2,
+      mediaType: MediaType.manifest,
+      artifactType: CACHE_ARTIFACT_TYPE,
+      config: config.descriptor,
+    },
+    'layers',
+    entries.map(({ text }) => text),
+  );
   const descriptor = {
     ...describe(MediaType.manifest, bytes),
     artifactType: CACHE_ARTIFACT_TYPE,
     annotations: { [SHARD_ANNOTATION]: prefix },
   };
-  return { prefix, descriptor, bytes, config, entries };
+  return { prefix, descriptor, bytes, config, entries: entries.map(({ entry }) => entry) };
 }
 
 export interface DecodedCacheIndex {
@@ -225,36 +223,43 @@ export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheI
   return { shards, images: index.manifests.filter((child) => !isShard(child)) };
 }
 
-/** The entries that a shard lists. */
+/** The entries that a shard lists, as claims. */
 export function decodeShard(
   bytes: Uint8Array,
   what: string,
 ): { config: Descriptor; entries: readonly Descriptor[] } {
   const manifest = parseImageManifest(bytes, what);
-  return { config: manifest.config, entries: manifest.layers };
+  return { config: manifest.config, entries: manifest.layers.map(withoutOrigins) };
 }
 
 function describe(mediaType: string, bytes: Uint8Array): Descriptor {
   return { mediaType, digest: digestOf(bytes), size: bytes.length };
 }
 
-/** Canonical JSON: keys in the order written here or, for descriptors from outside, sorted. No white space. */
-function encode(document: Readonly<Record<string, unknown>>): Uint8Array {
-  return Buffer.from(JSON.stringify(document, sortedDescriptor));
+/** Canonical JSON without white space: the fields of the document as given, then its list of descriptors. */
+function encode(
+  fields: Readonly<Record<string, unknown>>,
+  list: 'layers' | 'manifests',
+  descriptors: readonly string[],
+): Uint8Array {
+  return Buffer.from(`${JSON.stringify(fields).slice(0, -1)},"${list}":[${descriptors.join(',')}]}`);
 }
 
-const DESCRIPTOR_FIELDS = ['mediaType', 'digest', 'size'];
-
-function sortedDescriptor(_key: string, value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || 'schemaVersion' in value)
-    return value;
-  const fields = Object.entries(value).sort(([a], [b]) => rank(a) - rank(b) || compare(a, b));
-  return Object.fromEntries(fields);
+/** Media type, digest and size first; then, and in everything below, the fields in the order of their names. */
+function descriptorText({ mediaType, digest, size, ...rest }: Descriptor): string {
+  const first = `{"mediaType":${JSON.stringify(mediaType)},"digest":"${digest}","size":${size}`;
+  const others = sortedText(rest);
+  return others === '{}' ? `${first}}` : `${first},${others.slice(1)}`;
 }
 
-function rank(field: string): number {
-  const known = DESCRIPTOR_FIELDS.indexOf(field);
-  return known === -1 ? DESCRIPTOR_FIELDS.length : known;
+function sortedText(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(sortedText).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const fields = Object.entries(value)
+    .filter(([, field]) => field !== undefined)
+    .sort(([a], [b]) => compare(a, b))
+    .map(([name, field]) => `${JSON.stringify(name)}:${sortedText(field)}`);
+  return `{${fields.join(',')}}`;
 }
 
 function byDigest(a: Descriptor, b: Descriptor): number {

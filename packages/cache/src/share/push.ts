@@ -1,54 +1,52 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import pLimit from 'p-limit';
 import {
   LayercacheError,
-  MAX_MANIFEST_SIZE,
-  isNondistributable,
+  isLayercacheError,
   refName,
   throwIfAborted,
   type Descriptor,
   type Digest,
-  type Logger,
 } from '@layercache/oci';
-import type { OciLayout } from '@layercache/layout';
-import { parseManifest } from '../image-walk.js';
-import { mountSources } from './blob-origin.js';
-import {
-  cachedImages,
-  encodeCacheIndex,
-  travellingEntries,
-  uniteEntries,
-  type CacheIndex,
-} from './cache-index.js';
-import { readRemoteCache, type CacheLocation, type RemoteCache } from './remote-cache.js';
+import { encodeCacheIndex, type CacheIndex } from './cache-index.js';
+import { ImagePartsReader } from './image-parts.js';
+import { mergeImages, uniteForPush } from './merge.js';
+import { RemoteCacheReader, type RemoteCache } from './remote-cache.js';
+import type { RemoteMemory } from './remote-memory.js';
+import { findRemoval, withoutRemoved, type Removal } from './removal.js';
+import { selectEntries, type Selected, type Selection } from './selection.js';
+import { CacheSender, type SenderContext, type SenderOptions } from './sender.js';
 
-export interface PushProgress {
-  readonly descriptor: Descriptor;
-  readonly state: 'sending' | 'sent' | 'mounted' | 'present';
-}
-
-export interface PushOptions {
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: PushProgress) => void) | undefined;
+export interface PushOptions extends Omit<Selection, 'images'>, SenderOptions {
+  /** Only these images, by name or digest, with their layers and layer indexes. Default: everything. */
+  readonly images?: readonly string[] | undefined;
+  /**
+   * Remove from the remote what is not being pushed, if the answer is yes. The blobs themselves go when the
+   * registry collects its garbage. Default: nothing is removed.
+   */
+  readonly prune?: ((removal: Removal) => boolean | Promise<boolean>) | undefined;
 }
 
 export interface PushResult {
   readonly name: string;
-  /** Of the cache index that stands under the tag now. */
+  /** Of the cache index that stands under the tag now or, in a dry run, would. */
   readonly digest: Digest;
+  readonly dryRun: boolean;
   readonly sent: { readonly blobs: number; readonly bytes: number };
   readonly mounted: number;
-  /** Blobs that the registry had. */
+  /** Blobs that the registry had, though the cache there did not list them. */
   readonly present: number;
+  /** Entries that the cache there listed: they are not asked for again. */
+  readonly listed: number;
+  /** Entries and images taken out of the cache there. */
+  readonly removed: number;
+  /** Entries and images of the cache there now. */
   readonly entries: number;
   readonly images: number;
 }
 
-interface PushContext {
-  readonly layout: OciLayout;
-  readonly location: CacheLocation;
-  readonly concurrency: number;
-  readonly logger: Logger;
+export interface PushContext extends Omit<SenderContext, 'parts'> {
+  readonly memory: RemoteMemory;
+  readonly image: (nameOrDigest: string) => Descriptor;
 }
 
 /** Writers that keep winning the race for the tag. Eight at a time settle within a few rounds. */
@@ -59,180 +57,135 @@ const MAX_ROUNDS = 40;
  * the end of this time it has, and it shows. See docs/architecture.md, "Concurrent pushes".
  */
 const SETTLE = 300;
+/** Milliseconds. Whoever writes the tag has looked at it so recently: well below the time others wait. */
+const FRESH = SETTLE / 3;
 
 /** Unites a cache with the one in a registry, and sends what that does not have. */
 export class CachePusher {
   readonly #context: PushContext;
   readonly #options: PushOptions;
-  readonly #tally = { blobs: 0, bytes: 0, mounted: 0, present: 0 };
-  /** Blobs and manifests known to be in the repository. */
-  readonly #there = new Set<Digest>();
-  /** Milliseconds that the slowest write of a manifest took. */
+  readonly #parts: ImagePartsReader;
+  readonly #sender: CacheSender;
+  readonly #reader: RemoteCacheReader;
+  #removal: Removal | undefined;
+  #listed = 0;
+  /** Milliseconds that the slowest write of the tag took, from the last look at it. */
   #slowest = 0;
 
   constructor(context: PushContext, options: PushOptions) {
     this.#context = context;
     this.#options = options;
+    this.#parts = new ImagePartsReader(context.layout);
+    this.#sender = new CacheSender({ ...context, parts: this.#parts }, options);
+    this.#reader = new RemoteCacheReader(context.location, context.memory);
   }
 
   async push(): Promise<PushResult> {
-    const local = [...this.#context.layout.entries()].map((entry) => entry.descriptor);
-    const entries = travellingEntries(local);
-    const images = await this.#completeImages(cachedImages(local));
-    const known = encodeCacheIndex(entries, images);
+    const { layout, location, logger, image } = this.#context;
+    const { signal, dryRun = false } = this.#options;
+    const images = this.#options.images?.map(image);
+    const selected = await selectEntries(layout, this.#parts, { ...this.#options, images });
+    const last = await this.#reader.lastImages();
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      throwIfAborted(this.#options.signal);
-      const remote = await readRemoteCache(this.#context.location, known, this.#options.signal);
-      const united = unite(remote, known, entries);
-      if (remote?.descriptor.digest === united.descriptor.digest) return this.#result(united);
-      this.#remember(remote);
-      await this.#sendBlobs(entries, images);
-      await this.#sendManifests(united, images);
-      if (await this.#replaceTag(united, remote)) return this.#result(united);
-      this.#context.logger.info({
-        message: 'another push came first: merging again',
-        name: this.#context.location.name,
-      });
-      await sleep(Math.random() * SETTLE * Math.min(round + 1, 5), undefined, {
-        signal: this.#options.signal,
-      });
+      throwIfAborted(signal);
+      const looked = performance.now();
+      const remote = await this.#reader.read(signal);
+      const united = await this.#unite(remote, selected, last);
+      if (remote?.descriptor.digest === united.index.descriptor.digest) return this.#result(united.index);
+      await this.#sender.sendBlobs(
+        selected.entries.map((entry) => entry.descriptor),
+        united.images,
+      );
+      await this.#sender.sendManifests(united.index, united.images);
+      if (dryRun) return this.#result(united.index);
+      if (await this.#replaceTag(united.index, remote, looked)) return this.#result(united.index);
+      logger.info({ message: 'another push came first: merging again', name: location.name });
+      await sleep(Math.random() * SETTLE * Math.min(round + 1, 5), undefined, { signal });
     }
     throw new LayercacheError(
       'REGISTRY',
-      `${this.#context.location.name} changed ${MAX_ROUNDS} times while this cache was pushed: push again when fewer others do`,
+      `${location.name} changed ${MAX_ROUNDS} times while this cache was pushed: push again when fewer others do`,
     );
   }
 
-  #result(index: CacheIndex): PushResult {
-    const { blobs, bytes, mounted, present } = this.#tally;
-    return {
+  /** The cache index that is to stand under the tag, and those of our images that it names. */
+  async #unite(
+    remote: RemoteCache | undefined,
+    selected: Selected,
+    last: readonly Descriptor[],
+  ): Promise<{ index: CacheIndex; images: readonly Descriptor[] }> {
+    if (remote === undefined) {
+      const images = await this.#sender.sendable(selected.images);
+      return {
+        index: encodeCacheIndex(
+          selected.entries.map((entry) => entry.descriptor),
+          images,
+        ),
+        images,
+      };
+    }
+    this.#sender.remember(remote);
+    const theirs = new Set(remote.entries.map((entry) => entry.digest));
+    this.#listed = selected.entries.filter((entry) => theirs.has(entry.descriptor.digest)).length;
+    const images = await this.#sender.sendable(selected.images);
+    const kept = await this.#prune(remote, selected);
+    const merged = mergeImages(kept.images, images, last);
+    return { index: encodeCacheIndex(uniteForPush(kept.entries, selected.entries), merged), images };
+  }
+
+  /** Asks once; what others add in the meantime was not asked about and stays. */
+  async #prune(remote: RemoteCache, selected: Selected): Promise<Pick<RemoteCache, 'entries' | 'images'>> {
+    const { prune } = this.#options;
+    if (prune === undefined) return remote;
+    if (this.#removal === undefined) {
+      const removal = findRemoval(remote, selected);
+      const isNothing = removal.entries.length + removal.images.length === 0;
+      if (!isNothing && !(await prune(removal))) {
+        throw new LayercacheError(
+          'ABORTED',
+          `nothing was pushed to ${this.#context.location.name}: the removal was not confirmed`,
+        );
+      }
+      this.#removal = removal;
+    }
+    return withoutRemoved(remote, this.#removal);
+  }
+
+  async #result(index: CacheIndex): Promise<PushResult> {
+    const { dryRun = false } = this.#options;
+    if (!dryRun) await this.#reader.keep(index);
+    const { blobs, bytes, mounted, present } = this.#sender.tally;
+    const result = {
       name: this.#context.location.name,
       digest: index.descriptor.digest,
+      dryRun,
       sent: { blobs, bytes },
       mounted,
       present,
+      listed: this.#listed,
+      removed: (this.#removal?.entries.length ?? 0) + (this.#removal?.images.length ?? 0),
       entries: index.shards.reduce((sum, shard) => sum + shard.entries.length, 0),
-      images: index.images.length,
+      images: index.images.filter((image) => refName(image) !== undefined).length,
     };
+    this.#context.logger.info({ message: 'cache pushed', ...result });
+    return result;
   }
 
-  /** What a cache index lists is in its repository: a registry takes no manifest whose parts it misses. */
-  #remember(remote: RemoteCache | undefined): void {
-    if (remote === undefined) return;
-    for (const each of [...remote.entries, ...remote.shards, ...remote.images]) this.#there.add(each.digest);
-  }
-
-  /** Images whose every part can be sent. One with a part missing would be refused. */
-  async #completeImages(images: readonly Descriptor[]): Promise<Descriptor[]> {
-    const complete: Descriptor[] = [];
-    for (const image of images) {
-      if (await this.#isComplete(image)) complete.push(image);
-      else {
-        this.#context.logger.warn({
-          message: 'image not pushed: parts of it are not in the cache',
-          digest: image.digest,
-          name: refName(image),
-        });
-      }
-    }
-    return complete;
-  }
-
-  async #isComplete(image: Descriptor): Promise<boolean> {
-    const { layout } = this.#context;
-    if (!(await layout.has(image.digest, image.size))) return false;
-    const { blobs, manifests } = await this.#parts(image);
-    for (const blob of blobs) if (!(await layout.has(blob.digest, blob.size))) return false;
-    for (const child of manifests) if (!(await this.#isComplete(child))) return false;
-    return true;
-  }
-
-  async #parts(image: Descriptor): Promise<{ blobs: Descriptor[]; manifests: readonly Descriptor[] }> {
-    const bytes = await this.#context.layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
-    const parsed = parseManifest(image, bytes);
-    if (parsed.kind === 'index') return { blobs: [], manifests: parsed.index.manifests };
-    const { config, layers } = parsed.manifest;
-    return {
-      blobs: [config, ...layers.filter((layer) => !isNondistributable(layer.mediaType))],
-      manifests: [],
-    };
-  }
-
-  async #sendBlobs(entries: readonly Descriptor[], images: readonly Descriptor[]): Promise<void> {
-    const wanted = new Map(entries.map((entry) => [entry.digest, entry] as const));
-    for (const image of images) {
-      if (this.#there.has(image.digest)) continue;
-      for (const blob of (await this.#parts(image)).blobs) {
-        if (!wanted.has(blob.digest)) wanted.set(blob.digest, blob);
-      }
-    }
-    const missing = [...wanted.values()].filter((blob) => !this.#there.has(blob.digest));
-    await this.#each(missing, (blob) => this.#sendBlob(blob));
-  }
-
-  async #sendBlob(blob: Descriptor): Promise<void> {
-    const { registry, repository } = this.#context.location;
-    const { signal, onProgress } = this.#options;
-    const { layout } = this.#context;
-    if ((await registry.blobSize(repository, blob.digest, { signal })) !== undefined) {
-      this.#tally.present += 1;
-      onProgress?.({ descriptor: blob, state: 'present' });
-    } else if (await this.#mount(blob)) {
-      this.#tally.mounted += 1;
-      onProgress?.({ descriptor: blob, state: 'mounted' });
-    } else {
-      onProgress?.({ descriptor: blob, state: 'sending' });
-      await registry.pushBlob(repository, blob, () => layout.read(blob.digest, { signal }), { signal });
-      this.#tally.blobs += 1;
-      this.#tally.bytes += blob.size;
-      onProgress?.({ descriptor: blob, state: 'sent' });
-    }
-    this.#there.add(blob.digest);
-  }
-
-  async #mount(blob: Descriptor): Promise<boolean> {
-    const { registry, repository, name } = this.#context.location;
-    for (const from of mountSources(blob, name)) {
-      if (from === repository) continue;
-      if (await registry.mountBlob(repository, blob.digest, from, { signal: this.#options.signal }))
-        return true;
-    }
-    return false;
-  }
-
-  /** Children before the index, images before what names them. */
-  async #sendManifests(index: CacheIndex, images: readonly Descriptor[]): Promise<void> {
-    const { registry, repository } = this.#context.location;
-    const { signal } = this.#options;
-    for (const image of images) await this.#sendImage(image);
-    const fresh = index.shards.filter((shard) => !this.#there.has(shard.descriptor.digest));
-    await this.#each(fresh, async (shard) => {
-      const { config } = shard;
-      if ((await registry.blobSize(repository, config.descriptor.digest, { signal })) === undefined) {
-        await registry.pushBlob(repository, config.descriptor, () => [config.bytes], { signal });
-      }
-      await registry.pushManifest(repository, shard.descriptor.mediaType, shard.bytes, { signal });
-      this.#there.add(shard.descriptor.digest);
-    });
-  }
-
-  async #sendImage(image: Descriptor): Promise<void> {
-    if (this.#there.has(image.digest)) return;
-    const { registry, repository } = this.#context.location;
-    for (const child of (await this.#parts(image)).manifests) await this.#sendImage(child);
-    const bytes = await this.#context.layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
-    await registry.pushManifest(repository, image.mediaType, bytes, { signal: this.#options.signal });
-    this.#there.add(image.digest);
-  }
-
-  /** Moves the tag, unless somebody else has since it was read. True when it stayed moved. */
-  async #replaceTag(index: CacheIndex, remote: RemoteCache | undefined): Promise<boolean> {
+  /**
+   * Moves the tag, unless somebody else has since it was read. True when it stayed moved.
+   *
+   * @param looked when it was read, by `performance.now()`
+   */
+  async #replaceTag(index: CacheIndex, remote: RemoteCache | undefined, looked: number): Promise<boolean> {
     const { registry, repository, tag } = this.#context.location;
     const { signal } = this.#options;
-    if ((await this.#tagged()) !== remote?.descriptor.digest) return false;
-    const started = performance.now();
+    let seen = looked;
+    if (performance.now() - seen > FRESH) {
+      seen = performance.now();
+      if ((await this.#tagged()) !== remote?.descriptor.digest) return false;
+    }
     await registry.pushManifest(repository, index.descriptor.mediaType, index.bytes, { tag, signal });
-    this.#slowest = Math.max(this.#slowest, performance.now() - started);
+    this.#slowest = Math.max(this.#slowest, performance.now() - seen);
     await sleep(Math.max(SETTLE, 4 * this.#slowest), undefined, { signal });
     return (await this.#tagged()) === index.descriptor.digest;
   }
@@ -242,37 +195,8 @@ export class CachePusher {
     try {
       return (await registry.resolve(repository, tag, { signal: this.#options.signal })).digest;
     } catch (error) {
-      if (error instanceof LayercacheError && error.code === 'NOT_FOUND') return undefined;
+      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
       throw error;
     }
   }
-
-  async #each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-    const limit = pLimit(this.#context.concurrency);
-    const abort = new AbortController();
-    await Promise.all(
-      items.map((item) =>
-        limit(async () => {
-          if (abort.signal.aborted) return;
-          try {
-            throwIfAborted(this.#options.signal);
-            await work(item);
-          } catch (error) {
-            abort.abort();
-            throw error;
-          }
-        }),
-      ),
-    );
-  }
-}
-
-/** The remote's entries and ours. Where both have a name, ours is the newer: this is a push. */
-function unite(
-  remote: RemoteCache | undefined,
-  known: CacheIndex,
-  entries: readonly Descriptor[],
-): CacheIndex {
-  if (remote === undefined) return known;
-  return encodeCacheIndex(uniteEntries(remote.entries, entries), [...remote.images, ...known.images]);
 }

@@ -1,0 +1,96 @@
+import {
+  LayercacheError,
+  isLayercacheError,
+  isManifestMediaType,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import type { Ingested, IngestOptions, OciLayout } from '@layercache/layout';
+import type { RegistryFactory } from '../sources/open-source.js';
+import { blobOrigins, type BlobOrigin } from './blob-origin.js';
+
+/** `remote`: not on this disk, but where it can be had is known. */
+export type BlobState = 'local' | 'remote' | 'missing';
+
+/** Fetches blobs that a layout lists and does not have, from where their entries say they were seen. */
+export class RemoteBlobs {
+  readonly #layout: OciLayout;
+  readonly #registryOf: RegistryFactory;
+
+  constructor(layout: OciLayout, registryOf: RegistryFactory) {
+    this.#layout = layout;
+    this.#registryOf = registryOf;
+  }
+
+  async state(descriptor: Descriptor): Promise<BlobState> {
+    if (await this.#layout.has(descriptor.digest, descriptor.size)) return 'local';
+    return this.#origins(descriptor).length > 0 ? 'remote' : 'missing';
+  }
+
+  /** The descriptor of a blob that is not here and can be had. */
+  async find(digest: Digest): Promise<Descriptor | undefined> {
+    const entry = this.#layout.lookup(digest).find((each) => each.descriptor.digest === digest);
+    if (entry === undefined) return undefined;
+    return (await this.state(entry.descriptor)) === 'remote' ? entry.descriptor : undefined;
+  }
+
+  /**
+   * Brings a blob here, verified; an interrupted fetch goes on where it stopped.
+   *
+   * @throws LayercacheError `NOT_FOUND` when nobody has it; what the last registry that was asked said
+   */
+  async fetch(descriptor: Descriptor, options: IngestOptions = {}): Promise<Ingested> {
+    const { digest, size } = descriptor;
+    if (await this.#layout.has(digest, size)) return { size, fetched: 0 };
+    const origins = this.#origins(descriptor);
+    let last: unknown;
+    for (const origin of origins) {
+      try {
+        return await this.#fetchFrom(origin, descriptor, options);
+      } catch (error) {
+        if (!isLayercacheError(error, 'NOT_FOUND', 'UNAUTHORIZED', 'NETWORK', 'REGISTRY', 'DIGEST_MISMATCH'))
+          throw error;
+        // That one could not be asked says more than that another does not have it.
+        if (last === undefined || isLayercacheError(last, 'NOT_FOUND')) last = error;
+      }
+    }
+    if (last !== undefined && !isLayercacheError(last, 'NOT_FOUND')) throw last as Error;
+    const elsewhere = origins.map(({ registry, repository }) => `, nor at ${registry}/${repository}`);
+    throw new LayercacheError(
+      'NOT_FOUND',
+      `blob ${digest} is not in the cache any more${elsewhere.join('')}: add its image again`,
+      { cause: last },
+    );
+  }
+
+  async #fetchFrom(
+    { registry, repository }: BlobOrigin,
+    { digest, size, mediaType }: Descriptor,
+    options: IngestOptions,
+  ): Promise<Ingested> {
+    const reader = this.#registryOf(registry);
+    if (isManifestMediaType(mediaType)) {
+      const { bytes } = await reader.fetchManifest(repository, digest, { signal: options.signal });
+      await this.#layout.write(bytes, { digest, size, signal: options.signal });
+      return { size, fetched: size };
+    }
+    return this.#layout.ingest(
+      { digest, size },
+      (offset, signal) =>
+        reader.fetchBlob(repository, digest, {
+          ...(offset === 0 ? {} : { range: { first: offset } }),
+          signal,
+        }),
+      options,
+    );
+  }
+
+  /** What the entry in the layout says, and what the descriptor that was asked with says. */
+  #origins(descriptor: Descriptor): BlobOrigin[] {
+    const entries = this.#layout
+      .lookup(descriptor.digest)
+      .filter((entry) => entry.descriptor.digest === descriptor.digest);
+    const origins = [descriptor, ...entries.map((entry) => entry.descriptor)].flatMap(blobOrigins);
+    return [...new Map(origins.map((each) => [`${each.registry}/${each.repository}`, each])).values()];
+  }
+}

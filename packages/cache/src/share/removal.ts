@@ -1,0 +1,35 @@
+import { refName, type Descriptor } from '@layercache/oci';
+import type { RemoteCache } from './remote-cache.js';
+import type { Selected } from './selection.js';
+
+/** What a pruning push takes out of the cache in a registry. */
+export interface Removal {
+  readonly entries: readonly Descriptor[];
+  readonly images: readonly Descriptor[];
+}
+
+/** What the remote lists and is not pushed. An image that goes by another name there is one, too. */
+export function findRemoval(remote: RemoteCache, selected: Selected): Removal {
+  const entries = new Set(selected.entries.map((entry) => entry.descriptor.digest));
+  const images = new Set(selected.images.map(imageKey));
+  return {
+    entries: remote.entries.filter((entry) => !entries.has(entry.digest)),
+    images: remote.images.filter((image) => !images.has(imageKey(image))),
+  };
+}
+
+export function withoutRemoved(
+  remote: RemoteCache,
+  removal: Removal,
+): Pick<RemoteCache, 'entries' | 'images'> {
+  const entries = new Set(removal.entries.map((entry) => entry.digest));
+  const images = new Set(removal.images.map(imageKey));
+  return {
+    entries: remote.entries.filter((entry) => !entries.has(entry.digest)),
+    images: remote.images.filter((image) => !images.has(imageKey(image))),
+  };
+}
+
+function imageKey(image: Descriptor): string {
+  return `${image.digest} ${refName(image) ?? ''}`;
+}

@@ -1,0 +1,182 @@
+import { MAX_MANIFEST_SIZE, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import type { OciLayout } from '@layercache/layout';
+import { mountSources } from './blob-origin.js';
+import type { CacheIndex } from './cache-index.js';
+import { eachOf } from './each.js';
+import type { ImagePartsReader } from './image-parts.js';
+import type { RemoteBlobs } from './remote-blobs.js';
+import type { CacheLocation, RemoteCache } from './remote-cache.js';
+
+export interface PushProgress {
+  readonly descriptor: Descriptor;
+  readonly state: 'sending' | 'sent' | 'mounted' | 'present';
+}
+
+export interface SenderContext {
+  readonly layout: OciLayout;
+  readonly location: CacheLocation;
+  readonly blobs: RemoteBlobs;
+  readonly parts: ImagePartsReader;
+  readonly concurrency: number;
+  readonly logger: Logger;
+}
+
+export interface SenderOptions {
+  /** Find out what would be sent, and send nothing. */
+  readonly dryRun?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: PushProgress) => void) | undefined;
+}
+
+/** Bytes. To send a blob of this size takes two requests, to ask for it one, and most that are new are not there. */
+const NOT_WORTH_ASKING = 16 * 1024;
+/** A repository that refused so many mounts and granted none is not asked again. */
+const MAX_REFUSALS = 3;
+
+/** Sends what a repository does not have: blobs, then the manifests that refer to them. */
+export class CacheSender {
+  readonly tally = { blobs: 0, bytes: 0, mounted: 0, present: 0 };
+  readonly #context: SenderContext;
+  readonly #options: SenderOptions;
+  /** Blobs and manifests known to be in the repository. */
+  readonly #there = new Set<Digest>();
+  /** By repository: mounts refused in a row; negative once one was granted. */
+  readonly #refusals = new Map<string, number>();
+
+  constructor(context: SenderContext, options: SenderOptions) {
+    this.#context = context;
+    this.#options = options;
+  }
+
+  /** What a cache index lists is in its repository: a registry takes no manifest whose parts it misses. */
+  remember(remote: RemoteCache): void {
+    const { entries, images, configs, shards, descriptor } = remote;
+    for (const { digest } of [...entries, ...images, ...configs, descriptor]) this.#there.add(digest);
+    for (const shard of shards) this.#there.add(shard.descriptor.digest);
+  }
+
+  /** Images that are there, or whose every part can be sent. One with a part missing would be refused. */
+  async sendable(images: readonly Descriptor[]): Promise<Descriptor[]> {
+    const complete: Descriptor[] = [];
+    for (const image of images) {
+      if (this.#there.has(image.digest) || (await this.#isComplete(image))) complete.push(image);
+      else {
+        this.#context.logger.warn({
+          message: 'image not pushed: parts of it are not in the cache',
+          digest: image.digest,
+          name: refName(image),
+        });
+      }
+    }
+    return complete;
+  }
+
+  async sendBlobs(entries: readonly Descriptor[], images: readonly Descriptor[]): Promise<void> {
+    const wanted = new Map(entries.map((entry) => [entry.digest, entry] as const));
+    for (const image of images) {
+      if (this.#there.has(image.digest)) continue;
+      for (const blob of (await this.#context.parts.of(image)).blobs) {
+        if (!wanted.has(blob.digest)) wanted.set(blob.digest, blob);
+      }
+    }
+    const missing = [...wanted.values()].filter((blob) => !this.#there.has(blob.digest));
+    await this.#each(missing, (blob) => this.#sendBlob(blob));
+  }
+
+  /** Images before the index that names them, and shards after the blobs they list. */
+  async sendManifests(index: CacheIndex, images: readonly Descriptor[]): Promise<void> {
+    if (this.#options.dryRun === true) return;
+    for (const image of images) await this.#sendImage(image);
+    const { registry, repository } = this.#context.location;
+    const { signal } = this.#options;
+    const fresh = index.shards.filter((shard) => !this.#there.has(shard.descriptor.digest));
+    await this.#each(fresh, async ({ config, descriptor, bytes }) => {
+      if (!this.#there.has(config.descriptor.digest)) {
+        await registry.pushBlob(repository, config.descriptor, () => [config.bytes], { signal });
+        this.#there.add(config.descriptor.digest);
+      }
+      await registry.pushManifest(repository, descriptor.mediaType, bytes, { signal });
+      this.#there.add(descriptor.digest);
+    });
+  }
+
+  async #isComplete(image: Descriptor): Promise<boolean> {
+    const { layout, parts, blobs } = this.#context;
+    if (!(await layout.has(image.digest, image.size))) return false;
+    const found = await parts.of(image);
+    for (const blob of found.blobs) {
+      if (!this.#there.has(blob.digest) && (await blobs.state(blob)) === 'missing') return false;
+    }
+    for (const child of found.manifests) {
+      if (!this.#there.has(child.digest) && !(await this.#isComplete(child))) return false;
+    }
+    return true;
+  }
+
+  async #sendBlob(blob: Descriptor): Promise<void> {
+    const state = await this.#bring(blob);
+    this.#there.add(blob.digest);
+    if (state === 'mounted') this.tally.mounted += 1;
+    else if (state === 'present') this.tally.present += 1;
+    else {
+      this.tally.blobs += 1;
+      this.tally.bytes += blob.size;
+    }
+    this.#options.onProgress?.({ descriptor: blob, state });
+  }
+
+  async #bring(blob: Descriptor): Promise<'mounted' | 'present' | 'sent'> {
+    const { registry, repository } = this.#context.location;
+    const { signal, onProgress, dryRun = false } = this.#options;
+    const { layout, blobs } = this.#context;
+    if (!dryRun && (await this.#mount(blob))) return 'mounted';
+    if (dryRun || blob.size > NOT_WORTH_ASKING || !(await layout.has(blob.digest, blob.size))) {
+      if ((await registry.blobSize(repository, blob.digest, { signal })) !== undefined) return 'present';
+    }
+    if (dryRun) return 'sent';
+    onProgress?.({ descriptor: blob, state: 'sending' });
+    await blobs.fetch(blob, { signal });
+    await registry.pushBlob(repository, blob, () => layout.read(blob.digest, { signal }), { signal });
+    return 'sent';
+  }
+
+  /** A mount of what is there is granted, too: so it need not be asked for first. */
+  async #mount(blob: Descriptor): Promise<boolean> {
+    const { registry, repository, origin } = this.#context.location;
+    for (const from of mountSources(this.#known(blob), origin)) {
+      const refused = this.#refusals.get(from) ?? 0;
+      if (from === repository || refused >= MAX_REFUSALS) continue;
+      const options = { signal: this.#options.signal };
+      if (await registry.mountBlob(repository, blob.digest, from, options)) {
+        this.#refusals.set(from, -Infinity);
+        return true;
+      }
+      this.#refusals.set(from, refused + 1);
+    }
+    return false;
+  }
+
+  /** The entry in the layout: what travels does not say where it came from. */
+  #known(blob: Descriptor): Descriptor {
+    const entry = this.#context.layout
+      .lookup(blob.digest)
+      .find(({ descriptor }) => descriptor.digest === blob.digest);
+    return entry?.descriptor ?? blob;
+  }
+
+  async #sendImage(image: Descriptor): Promise<void> {
+    if (this.#there.has(image.digest)) return;
+    const { layout, parts, location } = this.#context;
+    for (const child of (await parts.of(image)).manifests) await this.#sendImage(child);
+    const bytes = await layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
+    await location.registry.pushManifest(location.repository, image.mediaType, bytes, {
+      signal: this.#options.signal,
+    });
+    this.#there.add(image.digest);
+  }
+
+  async #each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+    const { concurrency } = this.#context;
+    await eachOf(items, { concurrency, signal: this.#options.signal }, work);
+  }
+}
