@@ -1,50 +1,14 @@
-import type { Transform } from 'node:stream';
-import zlib from 'node:zlib';
 import { Decompress } from 'fzstd';
 import { LayercacheError } from '@layercache/oci';
 
-/** `node:zlib` has zstd from Node 22.15 on. */
-const { createZstdDecompress } = zlib as {
-  readonly createZstdDecompress?: (options: { readonly chunkSize: number }) => Transform;
-};
-
 /**
- * The tar inside a zstd layer of any number of frames (RFC 8878 section 3.1), in the memory of one window.
+ * The tar inside a zstd layer of any number of frames (RFC 8878 section 3.1), in the memory of one window. In
+ * JavaScript on every Node: the decoder of `node:zlib`, where there is one, stops after the first frame, and layers
+ * in the zstd:chunked way have thousands.
  *
  * @throws LayercacheError `COMPRESSION_INVALID`; errors of the source as they are
  */
 export async function* decompressZstd(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  if (createZstdDecompress === undefined) yield* decompressInJavaScript(source);
-  else yield* decompressNatively(source, createZstdDecompress({ chunkSize: 1 << 20 }));
-}
-
-async function* decompressNatively(
-  source: AsyncIterable<Uint8Array>,
-  decoder: Transform,
-): AsyncGenerator<Uint8Array> {
-  let sourceError: unknown;
-  const feed = async (): Promise<void> => {
-    try {
-      for await (const bytes of source) {
-        if (!decoder.write(bytes)) await new Promise((resolve) => decoder.once('drain', resolve));
-      }
-      decoder.end();
-    } catch (error) {
-      sourceError = error;
-      decoder.destroy();
-    }
-  };
-  void feed();
-  try {
-    for await (const piece of decoder) yield piece as Uint8Array;
-  } catch (error) {
-    throw sourceError instanceof Error ? sourceError : corrupt(error);
-  } finally {
-    decoder.destroy();
-  }
-}
-
-async function* decompressInJavaScript(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const ready: Uint8Array[] = [];
   const decoder = new Decompress((piece) => ready.push(piece));
   const push = (bytes: Uint8Array, isLast: boolean): void => {
