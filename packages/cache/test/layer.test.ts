@@ -13,6 +13,7 @@ import {
   pushImage,
   tarOf,
   type BuiltLayer,
+  zstdStored,
   type ImageChoices,
 } from './image-builder.js';
 import { Scratch, bytesOf, failure, filesBelow, memoryRegistry } from './test-cache.js';
@@ -128,6 +129,13 @@ describe('a layer of the cache', () => {
     expect(await bytesOf(cache.layer(members.diffID).uncompressed())).to.deep.equal(tar);
   });
 
+  it('of several zstd frames is decompressed to the end', async () => {
+    const parts = [tar.subarray(0, 1000), tar.subarray(1000, 200_000), tar.subarray(200_000)];
+    const frames = packedLayer(tar, Buffer.concat(parts.map(zstdStored)), MediaType.layerZstd);
+    const cache = await cacheWith([frames]);
+    expect(await bytesOf(cache.layer(frames.diffID).uncompressed())).to.deep.equal(tar);
+  });
+
   it('whose diffID was claimed wrongly is refused, by both names, and nothing is left behind', async () => {
     const lie = digestOf('not the tar');
     for (const key of [gzip.descriptor.digest, lie]) {
@@ -218,6 +226,15 @@ describe('a layer of the cache', () => {
     await truncate(blobFile(cache, gzip.descriptor.digest), 1000);
     await cache.add('registry.test/app:1');
     expect(await bytesOf(cache.layer(gzip.descriptor.digest).compressed())).to.deep.equal(gzip.bytes);
+  });
+
+  it('keeps its proof when the cache is closed and opened again', async () => {
+    const cache = await cacheWith([gzip]);
+    await bytesOf(cache.layer(gzip.diffID).uncompressed());
+    await cache.close();
+    const again = await scratch.cache({ dir: cache.dir });
+    expect(again.layer(gzip.diffID).proven).to.equal(true);
+    expect(await bytesOf(again.layer(gzip.descriptor.digest).uncompressed())).to.deep.equal(tar);
   });
 
   it('is not found under a name that nobody gave it, and a name that is none is refused', async () => {
