@@ -2,41 +2,58 @@ import { type FileSystem } from './file-system.js';
 import { MapInvalid, PAGE, checkPage, decodeHeader, mapSize } from './map-format.js';
 import { MapReader, type PageSource } from './map-reader.js';
 
-/** At most 32 MiB of pages are held. Memory is taken from the system as pages come. */
-const CACHED_PAGES = 8192;
+/** At most 32 MiB of pages are held. */
+const MAX_PLACES = 8192;
+const FIRST_PLACES = 16;
 
-/** The pages of a map file, read where they are needed and kept in a cache of bounded size. */
+/** The pages of a map file, read where they are needed and kept in memory that grows with them, up to a bound. */
 export class FilePages implements PageSource {
-  readonly bytes: Buffer;
+  bytes = Buffer.allocUnsafeSlow(FIRST_PLACES * PAGE);
   readonly #files: FileSystem;
   readonly #fd: number;
-  readonly #places: number;
-  /** Which page is in a place; 0: none, for the header is not read through here. */
-  readonly #held: Uint32Array;
+  /** Where in `bytes` a page is, counted in pages from 1; 0: it is not. */
+  readonly #places: Uint16Array;
+  /** Which page is in a place. */
+  readonly #held = new Uint32Array(MAX_PLACES + 1);
+  #used = 0;
+  /** The place that is given to another page next, once all are used. */
+  #hand = 0;
 
   /** @param count pages in the file */
   constructor(files: FileSystem, fd: number, count: number) {
     this.#files = files;
     this.#fd = fd;
-    this.#places = Math.min(count, CACHED_PAGES);
-    this.#held = new Uint32Array(this.#places);
-    this.bytes = Buffer.allocUnsafeSlow(this.#places * PAGE);
+    this.#places = new Uint16Array(count);
   }
 
   locate(number: number): number {
-    // Page n has one place where it can be.
-    const place = number % this.#places;
-    if (this.#held[place] !== number) this.#load(number, place);
-    return place * PAGE;
+    const place = this.#places[number] ?? 0;
+    return (place === 0 ? this.#load(number) : place - 1) * PAGE;
   }
 
-  #load(number: number, place: number): void {
-    this.#held[place] = 0;
-    const at = place * PAGE;
+  #load(number: number): number {
+    const place = this.#takePlace();
+    const at = (place - 1) * PAGE;
     const count = this.#files.readSync(this.#fd, this.bytes, at, PAGE, number * PAGE);
     if (count !== PAGE) throw new MapInvalid(`page ${number} is not there`);
     checkPage(this.bytes.subarray(at, at + PAGE), number);
+    this.#places[number] = place;
     this.#held[place] = number;
+    return place - 1;
+  }
+
+  #takePlace(): number {
+    if (this.#used < MAX_PLACES) {
+      if (this.#used * PAGE === this.bytes.length) {
+        const larger = Buffer.allocUnsafeSlow(this.bytes.length * 2);
+        this.bytes.copy(larger);
+        this.bytes = larger;
+      }
+      return ++this.#used;
+    }
+    this.#hand = (this.#hand % MAX_PLACES) + 1;
+    this.#places[this.#held[this.#hand] ?? 0] = 0;
+    return this.#hand;
   }
 }
 

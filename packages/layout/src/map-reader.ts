@@ -14,10 +14,11 @@ import {
   nameWords,
   type MapHeader,
 } from './map-format.js';
-import { decodeEntry, readAt, readVarint, varint } from './record.js';
+import { decodeEntry, expectDigest, readAt, readVarint, varint } from './record.js';
 
 /** Where the pages of a map are: in one piece of memory, into which they are brought when they are needed. */
 export interface PageSource {
+  /** Another piece after each call of `locate`, it may be. */
   readonly bytes: Buffer;
   /** Where in `bytes` the page begins, which has been checked. Holds until the next page is asked for. */
   locate(number: number): number;
@@ -97,16 +98,17 @@ export class MapReader implements EntrySource {
   /** Every record whose key begins with these words, and is `key` where that is given. */
   #find(high: number, low: number, key: Digest | undefined): Entry[] {
     const { capacity, slotCount } = this.header;
-    const { bytes } = this.#pages;
     const found: Entry[] = [];
     let slot = idealSlot(high, capacity);
     let page = Math.floor(slot / SLOTS_PER_PAGE);
     let inPage = slot - page * SLOTS_PER_PAGE;
     let base = slot < slotCount ? this.#pages.locate(this.#firstSlotPage + page) : 0;
+    let { bytes } = this.#pages;
     for (; slot < slotCount; slot++, inPage++) {
       if (inPage === SLOTS_PER_PAGE) {
         inPage = 0;
         base = this.#pages.locate(this.#firstSlotPage + ++page);
+        ({ bytes } = this.#pages);
       }
       const at = base + inPage * SLOT;
       const record = bytes.readUInt32LE(at + 8);
@@ -117,17 +119,19 @@ export class MapReader implements EntrySource {
       const slotLow = bytes.readUInt32LE(at + 4);
       if (slotLow > low) break;
       if (slotLow < low) continue;
+      if (key !== undefined && found.length === 0) expectDigest(key);
       const entry = this.#record(record, bytes.readUInt16LE(at + 12));
       if (key === undefined || isFoundBy(entry, key)) found.push(entry);
       // The page of slots may have gone to make room for that of the record.
       base = this.#pages.locate(this.#firstSlotPage + page);
+      ({ bytes } = this.#pages);
     }
     return found;
   }
 
   #record(number: number, offset: number): Entry {
-    const { bytes } = this.#pages;
     const at = this.#pages.locate(number) + offset;
+    const { bytes } = this.#pages;
     const length = recordLength(bytes, at);
     const prefix = lengthSize(length);
     const end = offset + prefix + length;
@@ -162,7 +166,9 @@ function isFoundBy({ descriptor }: Entry, key: Digest): boolean {
   if (descriptor.digest === key) return true;
   const { annotations } = descriptor;
   if (annotations === undefined) return false;
-  return annotations[Annotation.diffID] === key || annotations[Annotation.digest]?.includes(key) === true;
+  if (annotations[Annotation.diffID] === key) return true;
+  const list = annotations[Annotation.digest];
+  return list !== undefined && (list === key || list.includes(key));
 }
 
 /** The length of a record as it stands before it. */

@@ -164,8 +164,43 @@ export function readDigest(bytes: Buffer, long: boolean): Digest {
   const start = cursor;
   cursor = within(bytes, start + (long ? 64 : 32));
   if (long) return `sha512:${bytes.toString('hex', start, cursor)}`;
-  for (let i = 0; i < 32; i++) digestPairs[i] = HEX_PAIRS[bytes[start + i] ?? 0] ?? 0;
-  return digestText.toString('latin1', 1) as Digest;
+  if (isSame(bytes, start, expectedBytes)) return expected;
+  if (isSame(bytes, start, latestBytes)) return latest;
+  for (let i = 0; i < 32; i++) {
+    const byte = bytes[start + i] ?? 0;
+    latestBytes[i] = byte;
+    digestPairs[i] = HEX_PAIRS[byte] ?? 0;
+  }
+  latest = digestText.toString('latin1', 1) as Digest;
+  return latest;
+}
+
+/**
+ * Says which digest the records to come will name: the one they are looked up by. The two forms of a layer name each
+ * other, so of four digests in a lookup only one has to be made into text.
+ */
+export function expectDigest(digest: Digest): void {
+  if (isLong(digest)) return;
+  for (let i = 0; i < 32; i++) {
+    expectedBytes[i] = (hexValue(digest, 7 + 2 * i) << 4) | hexValue(digest, 8 + 2 * i);
+  }
+  expected = digest;
+}
+
+const NO_DIGEST = `sha256:${'0'.repeat(64)}` as Digest;
+const expectedBytes = new Uint8Array(32);
+let expected = NO_DIGEST;
+const latestBytes = new Uint8Array(32);
+let latest = NO_DIGEST;
+
+function hexValue(digest: string, at: number): number {
+  const code = digest.charCodeAt(at);
+  return code < 58 ? code - 48 : code - 87;
+}
+
+function isSame(bytes: Buffer, start: number, digest: Uint8Array): boolean {
+  for (let i = 0; i < 32; i++) if (bytes[start + i] !== digest[i]) return false;
+  return true;
 }
 
 export function readByte(bytes: Buffer): number {
