@@ -1,5 +1,5 @@
 import { shortDigest, type Descriptor } from '@layercache/oci';
-import { MultiBar, Presets, type SingleBar } from 'cli-progress';
+import { MultiBar, Presets, SingleBar } from 'cli-progress';
 import { formatBytes } from './output.js';
 
 /** One bar a blob under way. */
@@ -48,6 +48,37 @@ export function createProgress(visible: boolean): Progress {
     },
     stop() {
       bars.stop();
+    },
+  };
+}
+
+/** One bar for work that goes step by step. */
+export interface StepProgress {
+  update(step: string, done: number, total: number): void;
+  stop(): void;
+}
+
+export function createStepProgress(visible: boolean): StepProgress {
+  if (!visible) return { update: () => undefined, stop: () => undefined };
+  const bar = new SingleBar(
+    {
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+      format: '{step}  [{bar}] {value} / {total}',
+    },
+    Presets.legacy,
+  );
+  let started = false;
+  return {
+    update(step, done, total) {
+      if (!started) bar.start(total, done, { step });
+      started = true;
+      bar.setTotal(total);
+      bar.update(done, { step });
+    },
+    stop() {
+      bar.stop();
     },
   };
 }

@@ -6,7 +6,7 @@ import { RegistryClient } from '@layercache/registry';
 import type { Command } from 'commander';
 import { stderrLogger, type LogLevel } from './logger.js';
 import { createOutput, type Output } from './output.js';
-import { createProgress, type Progress } from './progress.js';
+import { createProgress, createStepProgress, type Progress, type StepProgress } from './progress.js';
 
 /** The options before the command, which every command has. */
 interface GlobalOptions {
@@ -70,8 +70,16 @@ export class Session {
 
   /** Bars on a terminal, nothing in a pipe. */
   progress(): Progress {
+    return createProgress(this.#showsProgress());
+  }
+
+  stepProgress(): StepProgress {
+    return createStepProgress(this.#showsProgress());
+  }
+
+  #showsProgress(): boolean {
     const { json = false, quiet = false } = this.#options;
-    return createProgress(process.stderr.isTTY && !quiet && !json);
+    return process.stderr.isTTY && !quiet && !json;
   }
 }
 

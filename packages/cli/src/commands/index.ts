@@ -10,6 +10,7 @@ import { pull } from './pull.js';
 import { push } from './push.js';
 import { resolve } from './resolve.js';
 import { serve } from './serve.js';
+import { verify } from './verify.js';
 
 /** In the order in which the help lists them. */
 export const commands: readonly CommandModule[] = [
@@ -22,6 +23,7 @@ export const commands: readonly CommandModule[] = [
   push,
   pull,
   exportImage,
+  verify,
   serve,
   demo,
 ];
