@@ -3,6 +3,7 @@ import {
   Annotation,
   claimedDiffID,
   isManifestMediaType,
+  layerForm,
   refName,
   type Descriptor,
   type Digest,
@@ -90,8 +91,9 @@ async function unitsOf(
     const { manifests, blobs } = await reader.closure(image);
     const parts = [...manifests, ...withFollowers(blobs)];
     for (const part of parts) taken.add(part.digest);
-    // Layers are shared with images that nobody uses any more: a manifest is read when its image is.
-    const used = Math.max(...(await Promise.all(manifests.map((each) => lastUse(layout, each)))));
+    // Layers are shared with images that nobody uses any more, and a manifest is read by a push, too.
+    const own = blobs.filter((blob) => layerForm(blob.mediaType) === undefined);
+    const used = Math.max(0, ...(await Promise.all(own.map((blob) => lastUse(layout, blob)))));
     units.push({ image, parts, used });
   }
   const loose = entries.filter((entry) => !isManifestMediaType(entry.mediaType) && !taken.has(entry.digest));

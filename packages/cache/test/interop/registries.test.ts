@@ -49,6 +49,39 @@ for (const { name, program } of REAL_REGISTRIES) {
       expect((await other.pull(target)).received).to.deep.equal({ blobs: 0, bytes: 0 });
     });
 
+    itWith([program], 'is pulled lazily, every blob when it is asked for by either name', async () => {
+      const { host, target } = await start();
+      const [one, two] = [someLayer(), someLayer()];
+      await (await cacheWith(host, 'app', [one, two])).push(target);
+      const lazy = await scratch.cache();
+      expect((await lazy.pull(target, { lazy: true })).received.blobs).to.equal(0);
+      expect(await bytesOf(lazy.layer(one.diffID).uncompressed())).to.deep.equal(one.tar);
+      expect(await bytesOf(lazy.layer(two.descriptor.digest).compressed())).to.deep.equal(two.bytes);
+    });
+
+    itWith([program], 'answers a cache that reads through to it, and is written back to', async () => {
+      const { host, target } = await start();
+      const [one, two] = [someLayer(), someLayer()];
+      await (await cacheWith(host, 'app', [one])).push(target);
+      await pushImage(new RegistryClient(host), 'other', '1', imageOf([two]));
+      const near = await scratch.cache({ remote: target, writeBack: true });
+      expect(await bytesOf((await near.find(one.diffID)).uncompressed())).to.deep.equal(one.tar);
+      await near.add(`${host}/other:1`);
+      await near.close();
+      const far = await scratch.cache({ remote: target });
+      expect(await bytesOf((await far.find(two.diffID)).uncompressed())).to.deep.equal(two.tar);
+    });
+
+    itWith([program], 'forgets what a pruning push does not have', async () => {
+      const { host, target } = await start();
+      const [one, two] = [someLayer(), someLayer()];
+      await (await cacheWith(host, 'one', [one])).push(target);
+      await (await cacheWith(host, 'two', [two])).push(target, { prune: () => true });
+      const other = await scratch.cache();
+      await other.pull(target);
+      expect([other.has(one.diffID), other.has(two.diffID)]).to.deep.equal([false, true]);
+    });
+
     itWith([program], 'loses nothing when three push at the same time', async () => {
       const { host, target } = await start();
       const layers = Array.from({ length: 3 }, someLayer);
