@@ -15,6 +15,7 @@ import {
   withoutName,
   type Entry,
 } from './entry.js';
+import { canonicalJson } from './index-document.js';
 
 /** Something that knows entries. */
 export interface EntrySource {
@@ -100,18 +101,35 @@ export class EntryTable implements EntrySource {
     if (name !== undefined && moved !== undefined && moved.descriptor.digest !== digest) this.untag(name);
 
     const before = this.of(digest);
+    const same = before.find((entry) => refName(entry.descriptor) === name);
+    const after = this.#united(descriptor, proven, before);
+    const diffID = claimedDiffID(after.descriptor);
+    const others = before
+      .filter((entry) => entry !== same)
+      .map((entry) =>
+        after.proven && claimedDiffID(entry.descriptor) === diffID ? { ...entry, proven: true } : entry,
+      );
+    this.#set(digest, [...others, after].sort(compareEntries));
+  }
+
+  /** Whether putting this would leave everything as it is. */
+  holds(descriptor: Descriptor, proven: boolean): boolean {
+    const name = refName(descriptor);
+    const before = this.of(descriptor.digest);
+    const same = before.find((entry) => refName(entry.descriptor) === name);
+    if (same === undefined) return false;
+    const after = this.#united(descriptor, proven, before);
+    return after.proven === same.proven && canonicalJson(after.descriptor) === canonicalJson(same.descriptor);
+  }
+
+  #united(descriptor: Descriptor, proven: boolean, before: readonly Entry[]): Entry {
+    const name = refName(descriptor);
     const proof = before.find((entry) => entry.proven);
     const same = before.find((entry) => refName(entry.descriptor) === name);
     const united = normalise(same === undefined ? descriptor : unite(same.descriptor, descriptor));
     const kept = proof !== undefined && !proven ? withProvenDiffID(united, proof.descriptor) : united;
-    const diffID = claimedDiffID(kept);
-    const isProven = proven || (proof !== undefined && claimedDiffID(proof.descriptor) === diffID);
-    const others = before
-      .filter((entry) => entry !== same)
-      .map((entry) =>
-        isProven && claimedDiffID(entry.descriptor) === diffID ? { ...entry, proven: true } : entry,
-      );
-    this.#set(digest, [...others, { descriptor: kept, proven: isProven }].sort(compareEntries));
+    const stillProven = proof !== undefined && claimedDiffID(proof.descriptor) === claimedDiffID(kept);
+    return { descriptor: kept, proven: proven || stillProven };
   }
 
   /** Replaces all entries of a digest as they are given. */

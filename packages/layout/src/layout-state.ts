@@ -111,8 +111,7 @@ export class LayoutState {
     while (!(await this.#lock.shared(() => this.#tryAppend(changes)))) {
       await this.#exclusive('commit', () => this.#commit());
     }
-    this.#wroteAt ||= Date.now();
-    this.#commitWhenDue();
+    if (this.#wroteAt !== 0) this.#commitWhenDue();
   }
 
   /** Forgets digests and unlinks their blobs, once `index.json` does not list them any more. */
@@ -247,9 +246,16 @@ export class LayoutState {
     if (!this.#settle()) return false;
     const { journal } = this.#snapshot;
     if (journal === undefined) return false;
+    if (changes.every((change) => this.#isDone(change))) return true;
     journal.append(changes);
+    this.#wroteAt ||= Date.now();
     this.#catchUp();
     return this.#options.fsync ? journal.sync().then(() => true) : true;
+  }
+
+  /** What changes nothing is not written, so that adding an image again does not end in a commit. */
+  #isDone(change: Change): boolean {
+    return change.type === 'put' && this.#snapshot.table.holds(change.entry.descriptor, change.entry.proven);
   }
 
   #commitWhenDue(): void {

@@ -14,16 +14,22 @@ export class FilePages implements PageSource {
   /** Where in `bytes` a page is, counted in pages from 1; 0: it is not. */
   readonly #places: Uint16Array;
   /** Which page is in a place. */
-  readonly #held = new Uint32Array(MAX_PLACES + 1);
+  readonly #held: Uint32Array;
+  readonly #maxPlaces: number;
   #used = 0;
   /** The place that is given to another page next, once all are used. */
   #hand = 0;
 
-  /** @param count pages in the file */
-  constructor(files: FileSystem, fd: number, count: number) {
+  /**
+   * @param count pages in the file
+   * @param maxPlaces how many pages are held at most
+   */
+  constructor(files: FileSystem, fd: number, count: number, maxPlaces = MAX_PLACES) {
     this.#files = files;
     this.#fd = fd;
     this.#places = new Uint16Array(count);
+    this.#maxPlaces = maxPlaces;
+    this.#held = new Uint32Array(maxPlaces + 1);
   }
 
   locate(number: number): number {
@@ -43,7 +49,7 @@ export class FilePages implements PageSource {
   }
 
   #takePlace(): number {
-    if (this.#used < MAX_PLACES) {
+    if (this.#used < this.#maxPlaces) {
       if (this.#used * PAGE === this.bytes.length) {
         const larger = Buffer.allocUnsafeSlow(this.bytes.length * 2);
         this.bytes.copy(larger);
@@ -51,7 +57,7 @@ export class FilePages implements PageSource {
       }
       return ++this.#used;
     }
-    this.#hand = (this.#hand % MAX_PLACES) + 1;
+    this.#hand = (this.#hand % this.#maxPlaces) + 1;
     this.#places[this.#held[this.#hand] ?? 0] = 0;
     return this.#hand;
   }

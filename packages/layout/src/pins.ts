@@ -1,5 +1,5 @@
 import type { Digest } from '@layercache/oci';
-import type { FileSystem } from './file-system.js';
+import { isSystemError, type FileSystem } from './file-system.js';
 
 /** Open files are scarce: the usual limit of a process is 1,024. */
 const MAX_PINS = 256;
@@ -32,7 +32,12 @@ export class Pins {
     const fd = this.#held.get(digest);
     if (fd === undefined) return;
     this.#held.delete(digest);
-    this.#files.closeSync(fd);
+    try {
+      this.#files.closeSync(fd);
+    } catch (error) {
+      // The bytes were synced long ago, and close(2) lets go of the file also when it fails.
+      if (!isSystemError(error)) throw error;
+    }
   }
 
   releaseAll(): void {

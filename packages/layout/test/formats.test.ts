@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { Annotation, MediaType, refName, type Descriptor, type Digest } from '@layercache/oci';
@@ -12,8 +14,10 @@ import {
 } from '../src/journal-format.js';
 import { MapEncoder, MapInvalid, PAGE, checkPage, decodeHeader, mapSize } from '../src/map-format.js';
 import { MapReader, MemoryPages } from '../src/map-reader.js';
+import { FilePages } from '../src/map-file.js';
+import { nodeFileSystem } from '../src/file-system.js';
 import { decodeEntry, encodeEntry } from '../src/record.js';
-import { digestNumber } from './scratch.js';
+import { digestNumber, inScratch, layerPair } from './scratch.js';
 
 const hex = (length: number): fc.Arbitrary<string> =>
   fc.uint8Array({ minLength: length, maxLength: length }).map((bytes) => Buffer.from(bytes).toString('hex'));
@@ -138,6 +142,32 @@ describe('the index map', () => {
     for (const one of entries) expect(reader.lookup(one.descriptor.digest)).to.deep.equal([one]);
     expect(reader.lookup(digestNumber('shared'))).to.have.length(400);
     expect(reader.lookup(digestNumber('other'))).to.deep.equal([]);
+  });
+
+  it('is read from a file through fewer pages than it has', async () => {
+    const entries = Array.from({ length: 500 }, (_, n): Entry => {
+      const { gzip } = layerPair(n);
+      return { descriptor: n % 50 === 0 ? { ...gzip, data: 'x'.repeat(9000) } : gzip, proven: false };
+    });
+    const { bytes, reader } = mapOf(entries);
+    await inScratch(async (dir) => {
+      const path = join(dir, 'map');
+      writeFileSync(path, bytes);
+      const fd = nodeFileSystem.openSync(path, 'r');
+      for (const places of [1, 2, 5]) {
+        const small = new MapReader(
+          reader.header,
+          new FilePages(nodeFileSystem, fd, bytes.length / PAGE, places),
+        );
+        for (const one of entries) {
+          expect(small.lookup(one.descriptor.digest)).to.deep.equal([one]);
+          expect(small.lookup(one.descriptor.annotations![Annotation.diffID] as Digest)).to.deep.equal([one]);
+        }
+        expect([...small.all()]).to.have.length(500);
+      }
+      nodeFileSystem.closeSync(fd);
+      await Promise.resolve();
+    });
   });
 
   it('notices a bit that flipped in any page', () => {

@@ -111,6 +111,24 @@ describe('several handles on one layout', () => {
     });
   });
 
+  it('write nothing for a put that changes nothing', async () => {
+    await inLayout(async (layout, dir) => {
+      const { gzip } = layerPair(1);
+      await layout.put([gzip, manifestNamed('app')], { proven: true });
+      await layout.sync();
+      const before = statSync(join(dir, 'index.json')).ino;
+      const again = await OciLayout.open(dir);
+      await again.put([manifestNamed('app'), gzip]);
+      await again.put({ mediaType: gzip.mediaType, digest: gzip.digest, size: gzip.size });
+      await again.close();
+      expect(statSync(join(dir, 'index.json')).ino).to.equal(before);
+      expect(statSync(join(dir, '.layercache/journal')).size).to.equal(24);
+      await layout.put([manifestNamed('app', 'other'), manifestNamed('app')]);
+      expect(layout.lookupTag('app')?.descriptor).to.deep.equal(manifestNamed('app'));
+      expect(layout.lookup(digestNumber('other'))).to.have.length(1);
+    });
+  });
+
   it('put in parallel', async () => {
     await inLayout(async (layout, dir) => {
       await using other = await OciLayout.open(dir, { durability: 'fsync' });
