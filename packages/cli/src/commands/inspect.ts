@@ -2,6 +2,7 @@ import { isLayercacheError, isManifestMediaType, type Descriptor } from '@layerc
 import type { LayerCache } from '@layercache/cache';
 import { layerFacts } from '../layer-facts.js';
 import { example, type CommandModule } from './command.js';
+import { whereabouts } from './ls.js';
 
 export const inspect: CommandModule = {
   register: (program) =>
@@ -25,7 +26,11 @@ export const inspect: CommandModule = {
 async function facts(cache: LayerCache, what: string, signal: AbortSignal): Promise<unknown> {
   if (!/^sha(256|512):/.test(what)) return imageFacts(cache, cache.image(what), signal);
   try {
-    return { kind: 'layer', ...layerFacts(cache.layer(what)), entries: entriesOf(cache, what) };
+    return {
+      kind: 'layer',
+      ...(await whereabouts(cache, layerFacts(cache.layer(what)))),
+      entries: entriesOf(cache, what),
+    };
   } catch (error) {
     if (!isLayercacheError(error, 'NOT_FOUND')) throw error;
   }
@@ -33,7 +38,7 @@ async function facts(cache: LayerCache, what: string, signal: AbortSignal): Prom
   if (entry === undefined || isManifestMediaType(entry.mediaType)) {
     return imageFacts(cache, cache.image(what), signal);
   }
-  return { kind: 'blob', ...entry };
+  return { kind: 'blob', ...entry, state: await cache.blobState(entry) };
 }
 
 async function imageFacts(cache: LayerCache, descriptor: Descriptor, signal: AbortSignal): Promise<unknown> {

@@ -1,6 +1,6 @@
-import type { LayerCache } from '@layercache/cache';
+import type { BlobState, LayerCache } from '@layercache/cache';
 import { LayercacheError, layerForm, shortDigest, type Descriptor } from '@layercache/oci';
-import { layerFacts } from '../layer-facts.js';
+import { layerFacts, type LayerFacts } from '../layer-facts.js';
 import { formatBytes, formatTable } from '../output.js';
 import type { Session } from '../session.js';
 import { example, type CommandModule } from './command.js';
@@ -25,19 +25,38 @@ export const ls: CommandModule = {
       throw new LayercacheError('USAGE', '--images and --layers exclude each other: leave both out for all');
     }
     await session.withCache(
-      (cache) => {
-        list(session, cache, { images: layers !== true, layers: images !== true });
-        return Promise.resolve();
-      },
+      (cache) => list(session, cache, { images: layers !== true, layers: images !== true }),
       { create: false },
     );
   },
 };
 
-function list(session: Session, cache: LayerCache, wanted: { images: boolean; layers: boolean }): void {
+/** What the commands say of a layer, and where its bytes are. */
+export interface LayerWhereabouts extends LayerFacts {
+  /** `local` when one of its forms is. */
+  readonly state: BlobState;
+  readonly forms: readonly (LayerFacts['forms'][number] & { readonly state: BlobState })[];
+}
+
+export async function whereabouts(cache: LayerCache, facts: LayerFacts): Promise<LayerWhereabouts> {
+  const forms = await Promise.all(
+    facts.forms.map(async (form) => ({ ...form, state: await cache.blobState(form) })),
+  );
+  const states = new Set(forms.map((form) => form.state));
+  const state = (['local', 'remote'] as const).find((each) => states.has(each)) ?? 'missing';
+  return { ...facts, state, forms };
+}
+
+async function list(
+  session: Session,
+  cache: LayerCache,
+  wanted: { images: boolean; layers: boolean },
+): Promise<void> {
   const { output } = session;
   const images = wanted.images ? [...cache.images()] : [];
-  const layers = wanted.layers ? [...cache.layers()].map(layerFacts) : [];
+  const layers = wanted.layers
+    ? await Promise.all([...cache.layers()].map((layer) => whereabouts(cache, layerFacts(layer))))
+    : [];
   if (output.json) {
     output.document({
       ...(wanted.images
@@ -59,10 +78,11 @@ function list(session: Session, cache: LayerCache, wanted: { images: boolean; la
   if (wanted.layers) {
     output.line(
       formatTable(
-        ['DIFFID', 'PAIR', 'TAR', 'COMPRESSED', 'DIGESTS'],
+        ['DIFFID', 'PAIR', 'BYTES', 'TAR', 'COMPRESSED', 'DIGESTS'],
         layers.map((layer) => [
           layer.diffID === undefined ? '-' : shortDigest(layer.diffID),
           layer.digests.length === 0 ? '-' : layer.proven ? 'proven' : 'claimed',
+          layer.state,
           layer.size.uncompressed === undefined ? '-' : formatBytes(layer.size.uncompressed),
           layer.size.compressed === undefined ||
           layer.forms.every((form) => layerForm(form.mediaType) === 'tar')

@@ -1,5 +1,19 @@
+import { createInterface } from 'node:readline/promises';
+import type { Removal } from '@layercache/cache';
+import { LayercacheError } from '@layercache/oci';
 import { formatBytes, plural } from '../output.js';
+import type { Session } from '../session.js';
 import { example, type CommandModule } from './command.js';
+
+interface Options {
+  readonly images?: readonly string[];
+  readonly since?: string;
+  readonly maxSize?: string;
+  readonly withUncompressed?: boolean;
+  readonly dryRun?: boolean;
+  readonly prune?: boolean;
+  readonly yes?: boolean;
+}
 
 export const push: CommandModule = {
   register: (program) =>
@@ -7,15 +21,41 @@ export const push: CommandModule = {
       .command('push')
       .description('share the whole cache through a registry, united with what is there')
       .argument('<ref>', 'where to: REGISTRY/REPOSITORY:TAG')
-      .addHelpText('after', example('layercache push registry.example/team/cache:main')),
+      .option('--images <name...>', 'only these images, with their layers and layer indexes')
+      .option('--since <time>', 'only what was used since: a date, or 12h, 7d, 4w')
+      .option('--max-size <size>', 'only what was used last, up to so many bytes: 500MB, 20GB')
+      .option('--with-uncompressed', 'also tars that could be derived from a compressed form')
+      .option('--dry-run', 'say what would be sent, and send nothing')
+      .option('--prune', 'remove from the cache there what is not pushed')
+      .option('--yes', 'do not ask before removing')
+      .addHelpText(
+        'after',
+        example(
+          'layercache push registry.example/team/cache:main',
+          'layercache push registry.example/team/cache:main --since 7d --max-size 20GB --prune',
+        ),
+      ),
 
   async run(session, command) {
     const [target = ''] = command.args;
+    const options = command.opts<Options>();
+    const { prune = false, yes = false } = options;
+    if (prune && !yes && options.dryRun !== true && !process.stdin.isTTY) {
+      throw new LayercacheError('USAGE', '--prune removes entries for everybody: confirm with --yes');
+    }
     const progress = session.progress();
     try {
       const result = await session.withCache(
         (cache) =>
           cache.push(target, {
+            images: options.images,
+            since: options.since === undefined ? undefined : parseTime(options.since),
+            maxSize: options.maxSize === undefined ? undefined : parseSize(options.maxSize),
+            withUncompressed: options.withUncompressed,
+            dryRun: options.dryRun,
+            ...(prune
+              ? { prune: (removal) => yes || options.dryRun === true || confirm(session, target, removal) }
+              : {}),
             signal: session.signal,
             onProgress: ({ descriptor, state }) => {
               if (state === 'sending') progress.update(descriptor, 0);
@@ -29,9 +69,15 @@ export const push: CommandModule = {
         session.output.document(result);
         return;
       }
-      const { sent, mounted, present, entries, images } = result;
+      const { dryRun, sent, mounted, present, listed, removed, entries, images } = result;
       session.output.note(
-        `${plural(sent.blobs, 'blob')} sent (${formatBytes(sent.bytes)}), ${mounted} mounted, ${present} already there; the cache there has ${plural(entries, 'entry', 'entries')} and ${plural(images, 'image manifest')}`,
+        [
+          `${plural(sent.blobs, 'blob')} ${dryRun ? 'to send' : 'sent'} (${formatBytes(sent.bytes)})`,
+          `${mounted} mounted`,
+          `${present + listed} skipped (${listed} listed there, ${present} found there)`,
+          ...(prune ? [`${removed} ${dryRun ? 'to remove' : 'removed'}`] : []),
+        ].join(', ') +
+          `; the cache there ${dryRun ? 'would have' : 'has'} ${plural(entries, 'entry', 'entries')} and ${plural(images, 'named image')}`,
       );
       session.output.line(`${result.name}@${result.digest}`);
     } finally {
@@ -39,3 +85,34 @@ export const push: CommandModule = {
     }
   },
 };
+
+async function confirm(session: Session, target: string, removal: Removal): Promise<boolean> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const { entries, images } = removal;
+    const question = `Remove ${plural(entries.length, 'entry', 'entries')} and ${plural(images.length, 'image manifest')} from ${target}? [y/N] `;
+    return /^y(es)?$/i.test((await terminal.question(question, { signal: session.signal })).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+const UNIT_HOURS: Readonly<Record<string, number>> = { h: 1, d: 24, w: 24 * 7 };
+
+function parseTime(text: string): Date {
+  const [, count, unit = ''] = /^(\d+)([hdw])$/.exec(text) ?? [];
+  const hours = UNIT_HOURS[unit];
+  const time =
+    hours === undefined ? new Date(text) : new Date(Date.now() - Number(count) * hours * 3_600_000);
+  if (!Number.isNaN(time.getTime())) return time;
+  throw new LayercacheError('USAGE', `--since ${text}: expected a date such as 2026-01-31, or 12h, 7d, 4w`);
+}
+
+const UNIT_BYTES = ['B', 'kB', 'MB', 'GB', 'TB'];
+
+function parseSize(text: string): number {
+  const [, count, unit = 'B'] = /^(\d+(?:\.\d+)?) ?([kMGT]?B)?$/i.exec(text) ?? [];
+  const power = UNIT_BYTES.findIndex((each) => each.toLowerCase() === unit.toLowerCase());
+  if (count !== undefined && power !== -1) return Math.floor(Number(count) * 1000 ** power);
+  throw new LayercacheError('USAGE', `--max-size ${text}: expected bytes, or 500kB, 500MB, 20GB`);
+}
