@@ -73,7 +73,7 @@ export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[];
   let torn = 0;
   for (let at = 0; at >= 0 && at + FRAME <= bytes.length;) {
     const record = recordAt(bytes, at, salt);
-    if (record === undefined) {
+    if (record === undefined || isOverlapped(bytes, at, record.end, salt)) {
       at = bytes.indexOf(MARKER, at + 1);
     } else {
       for (const change of record.changes) changes.push(change);
@@ -82,6 +82,18 @@ export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[];
     }
   }
   return { changes, end, torn };
+}
+
+/**
+ * Whether another record begins before this one ends. Then this one was torn, and only looks whole because its
+ * missing bytes happen to be those that the next one begins with.
+ */
+function isOverlapped(bytes: Buffer, start: number, end: number, salt: number): boolean {
+  for (let at = bytes.indexOf(MARKER, start + 1); at >= 0 && at < end; at = bytes.indexOf(MARKER, at + 1)) {
+    const record = recordAt(bytes, at, salt);
+    if (record !== undefined && record.end > end) return true;
+  }
+  return false;
 }
 
 function recordAt(bytes: Buffer, at: number, salt: number): { changes: Change[]; end: number } | undefined {

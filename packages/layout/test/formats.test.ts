@@ -237,6 +237,13 @@ describe('the journal format', () => {
     );
   });
 
+  it('drops a torn record whose missing byte is the one that the next record begins with', () => {
+    const digest = `sha256:${'0'.repeat(64)}` as const;
+    const torn = encodeChanges([{ type: 'remove', digest }], salt).subarray(0, -1);
+    const next: Change[] = [{ type: 'untag', name: 'app:1' }];
+    expect(decodeChanges(Buffer.concat([torn, encodeChanges(next, salt)]), salt).changes).to.deep.equal(next);
+  });
+
   it('takes records of another journal for nothing', () => {
     const bytes = encodeChanges([{ type: 'superseded' }], salt);
     expect(decodeChanges(bytes, salt + 1).changes).to.deep.equal([]);
