@@ -112,7 +112,7 @@ export async function runDemo(
       const push = await timed(() => first.push(target, { signal }));
       output.line('');
       output.line(
-        `4. push the whole cache           to ${target}: ${formatBytes(push.value.sent.bytes)} sent, ${push.value.mounted} layers mounted, ${formatDuration(push.milliseconds)}`,
+        `4. push the whole cache           to ${target}: ${formatBytes(push.value.sent.bytes)} sent, ${push.value.mounted} blobs mounted, ${formatDuration(push.milliseconds)}`,
       );
 
       const second = await open(secondDir);
