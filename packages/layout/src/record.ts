@@ -164,8 +164,8 @@ export function readDigest(bytes: Buffer, long: boolean): Digest {
   const start = cursor;
   cursor = within(bytes, start + (long ? 64 : 32));
   if (long) return `sha512:${bytes.toString('hex', start, cursor)}`;
-  if (isSame(bytes, start, expectedBytes)) return expected;
-  if (isSame(bytes, start, latestBytes)) return latest;
+  if (isExpected(bytes, start)) return expected;
+  if (isLatest(bytes, start)) return latest;
   for (let i = 0; i < 32; i++) {
     const byte = bytes[start + i] ?? 0;
     latestBytes[i] = byte;
@@ -181,30 +181,8 @@ export function readDigest(bytes: Buffer, long: boolean): Digest {
  */
 export function expectDigest(digest: Digest): void {
   if (isLong(digest)) return;
-  for (let i = 0; i < 32; i++) {
-    expectedBytes[i] = (hexValue(digest, 7 + 2 * i) << 4) | hexValue(digest, 8 + 2 * i);
-  }
+  expectedText.write(digest, 1, 'latin1');
   expected = digest;
-}
-
-const NO_DIGEST = `sha256:${'0'.repeat(64)}` as Digest;
-const expectedBytes = new Uint8Array(32);
-let expected = NO_DIGEST;
-const latestBytes = new Uint8Array(32);
-let latest = NO_DIGEST;
-
-function hexValue(digest: string, at: number): number {
-  const code = digest.charCodeAt(at);
-  return code < 58 ? code - 48 : code - 87;
-}
-
-function isSame(bytes: Buffer, start: number, digest: Uint8Array): boolean {
-  for (let i = 0; i < 32; i++) if (bytes[start + i] !== digest[i]) return false;
-  return true;
-}
-
-export function readByte(bytes: Buffer): number {
-  return byteAt(bytes, cursor++);
 }
 
 /** Two hexadecimal digits a byte. Half the time of `toString('hex')` and a concatenation, and lookups are many. */
@@ -213,9 +191,32 @@ const HEX_PAIRS = new Uint16Array(
     Buffer.from(Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0')).join('')),
   ).buffer,
 );
-const digestText = Buffer.alloc(72);
-digestText.write('sha256:', 1);
-const digestPairs = new Uint16Array(digestText.buffer, digestText.byteOffset + 8, 32);
+/** A digest as text, from the second byte on, so that its digits lie in pairs. */
+function digestBuffer(): { text: Buffer; pairs: Uint16Array } {
+  const text = Buffer.alloc(72);
+  text.write('sha256:', 1);
+  return { text, pairs: new Uint16Array(text.buffer, text.byteOffset + 8, 32) };
+}
+
+const { text: digestText, pairs: digestPairs } = digestBuffer();
+const { text: expectedText, pairs: expectedPairs } = digestBuffer();
+let expected = '' as Digest;
+const latestBytes = new Uint8Array(32);
+let latest = `sha256:${'0'.repeat(64)}` as Digest;
+
+function isExpected(bytes: Buffer, start: number): boolean {
+  for (let i = 0; i < 32; i++) if (HEX_PAIRS[bytes[start + i] ?? 0] !== expectedPairs[i]) return false;
+  return true;
+}
+
+function isLatest(bytes: Buffer, start: number): boolean {
+  for (let i = 0; i < 32; i++) if (bytes[start + i] !== latestBytes[i]) return false;
+  return true;
+}
+
+export function readByte(bytes: Buffer): number {
+  return byteAt(bytes, cursor++);
+}
 
 function readList(bytes: Buffer): string {
   const count = readVarint(bytes);
