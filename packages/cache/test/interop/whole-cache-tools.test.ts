@@ -164,4 +164,12 @@ describe('a whole cache, carried by other tools', () => {
       await expectWhole(await scratch.cache({ dir: cache.dir }));
     },
   );
+
+  itWith(['umoci'], 'umoci garbage collection spares every layer', async () => {
+    const cache = await scratch.cache({ dir: (await cacheWith('app', layers)).dir });
+    await bytesOf(cache.layer(layers[0]!.diffID).uncompressed());
+    await cache.close();
+    await runTool('umoci', ['gc', '--layout', cache.dir]);
+    await expectWhole(await scratch.cache({ dir: cache.dir }));
+  });
 });
