@@ -57,9 +57,21 @@ export async function* batches(
   if (filled > 0) yield batch.subarray(0, filled);
 }
 
-/** All bytes of a source that is known to be small. */
-export async function collect(source: ByteSource, signal: AbortSignal | undefined): Promise<Buffer> {
-  const parts: Uint8Array[] = [];
-  for await (const portion of portions(source, signal)) parts.push(portion);
-  return Buffer.concat(parts);
+/**
+ * Fills a buffer from a source, as far as both go.
+ *
+ * @returns how many bytes the source has, be it more than there is room for
+ */
+export async function fill(
+  buffer: Uint8Array,
+  source: ByteSource,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  let size = 0;
+  for await (const portion of portions(source, signal)) {
+    if (size < buffer.length) buffer.set(portion.subarray(0, buffer.length - size), size);
+    size += portion.length;
+    if (size > buffer.length) break;
+  }
+  return size;
 }

@@ -11,7 +11,7 @@ import {
 import { untilAborted } from './abort.js';
 import { portions } from './bytes.js';
 import { GzipInflation } from './deflate/gzip-inflation.js';
-import { inflateFrom } from './deflate/restart.js';
+import { inflateFrom, PREFIX_ROOM } from './deflate/restart.js';
 import { SpanPool } from './deflate/span-pool.js';
 import { MAX_SPAN, readSpan, spanAt, type IndexedLayer, type Span } from './spans.js';
 
@@ -26,8 +26,8 @@ export interface DecompressOptions {
 /** Output of a span that a thread makes at once. A larger one is streamed. */
 const MAX_OUTPUT = 16 << 20;
 
-/** Spans in work for each thread: one being inflated, one waiting. */
-const SPANS_PER_WORKER = 2;
+/** Spans in work for each thread: one being inflated, one waiting there, one being hashed here. */
+const SPANS_PER_WORKER = 3;
 
 /**
  * The tar of a layer with an index, inflated by several threads, hashed in order. Reads and inflates only a few
@@ -102,10 +102,10 @@ async function inflate(
 ): Inflating {
   const { checkpoint, output, outputEnd } = span;
   if (checkpoint === undefined) return [];
-  const bytes = await readSpan(layer, span, signal);
+  const padded = await readSpan(layer, span, signal, PREFIX_ROOM);
   const size = outputEnd === undefined ? undefined : outputEnd - output;
-  if (size === undefined || size > MAX_OUTPUT) return inflateFrom(checkpoint, bytes);
-  const piece = await pool.inflate({ checkpoint, bytes, size, limit: size });
+  if (size === undefined || size > MAX_OUTPUT) return inflateFrom(checkpoint, padded.subarray(PREFIX_ROOM));
+  const piece = await pool.inflate({ checkpoint, padded, size, limit: size });
   if (piece.length === size) return [piece];
   throw new LayercacheError(
     'COMPRESSION_INVALID',

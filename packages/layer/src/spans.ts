@@ -1,5 +1,5 @@
 import { digestAlgorithm, digestOf, IntegrityError, LayercacheError } from '@layercache/oci';
-import { collect, type ByteReader } from './bytes.js';
+import { fill, type ByteReader } from './bytes.js';
 import { spanStart, type Checkpoint } from './deflate/checkpoint.js';
 import type { Ztoc } from './ztoc/ztoc.js';
 
@@ -64,11 +64,16 @@ export function spanIndexOf(ztoc: Ztoc, output: number): number {
 }
 
 /**
- * The compressed bytes of one span, and nothing else of the layer.
+ * The compressed bytes of one span, and nothing else of the layer, behind `room` bytes that are spare.
  *
  * @throws LayercacheError `COMPRESSION_INVALID` when the layer is shorter than its index says
  */
-export async function readSpan(layer: IndexedLayer, span: Span, signal?: AbortSignal): Promise<Buffer> {
+export async function readSpan(
+  layer: IndexedLayer,
+  span: Span,
+  signal: AbortSignal | undefined,
+  room = 0,
+): Promise<Uint8Array> {
   const size = span.end - span.start;
   if (size > MAX_SPAN) {
     throw new LayercacheError(
@@ -76,11 +81,12 @@ export async function readSpan(layer: IndexedLayer, span: Span, signal?: AbortSi
       `a span of ${size} bytes is too large to be read by itself: decompress the layer instead`,
     );
   }
-  const bytes = await collect(layer.bytes.read(span.start, span.end, signal), signal);
-  if (bytes.length !== size) {
+  const bytes = Buffer.allocUnsafeSlow(room + size);
+  const found = await fill(bytes.subarray(room), layer.bytes.read(span.start, span.end, signal), signal);
+  if (found !== size) {
     throw new LayercacheError(
       'COMPRESSION_INVALID',
-      `bytes ${span.start} to ${span.end} of the layer are ${bytes.length}, not ${size}: it is not the layer of this index`,
+      `bytes ${span.start} to ${span.end} of the layer are ${found}, not ${size}: it is not the layer of this index`,
     );
   }
   return bytes;

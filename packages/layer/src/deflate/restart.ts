@@ -115,23 +115,29 @@ export async function* inflateFrom(checkpoint: Checkpoint, bytes: Uint8Array): A
   }
 }
 
+/** Bytes that `inflateFromSync` wants in front of a span, to put empty blocks in without a copy of it. */
+export const PREFIX_ROOM = 16;
+
 /**
  * The same at once, for a worker thread.
  *
+ * @param padded `PREFIX_ROOM` bytes that may be written to, then the compressed stream
  * @param size exactly how many bytes come out, unless the span is the last
  * @param limit how many bytes may come out at most
  */
 export function inflateFromSync(
   checkpoint: Checkpoint,
-  bytes: Uint8Array,
+  padded: Uint8Array,
   size: number | undefined,
   limit: number,
 ): Uint8Array {
-  const head = alignedHead(checkpoint.bits, bytes[0]);
-  const rest = checkpoint.bits === 0 ? bytes : bytes.subarray(1);
+  const head = alignedHead(checkpoint.bits, padded[PREFIX_ROOM]);
+  // Its last byte is the first of the span, of which only some bits belong to it.
+  const start = PREFIX_ROOM - Math.max(0, head.length - 1);
+  padded.set(head, start);
+  const input = padded.subarray(start);
   const chunkSize = Math.max(64, size ?? 1 << 20);
   try {
-    const input = head.length === 0 ? rest : Buffer.concat([head, rest]);
     // With `info`, which the types do not follow, the result says how much of the input was used.
     const { buffer, engine } = inflateRawSync(input, {
       ...OPTIONS,

@@ -4,7 +4,8 @@ import type { Checkpoint } from './checkpoint.js';
 
 export interface SpanRequest {
   readonly checkpoint: Checkpoint;
-  readonly bytes: Uint8Array;
+  /** Behind `PREFIX_ROOM` spare bytes. */
+  readonly padded: Uint8Array;
   /** Bytes that must come out; undefined for the last span, of which it is not known. */
   readonly size: number | undefined;
   readonly limit: number;
@@ -23,10 +24,13 @@ interface Job {
 
 interface Thread {
   readonly worker: Worker;
-  job: Job | undefined;
+  /** The first is being worked on, the next waits there: no thread has to wait for this one. */
+  readonly jobs: Job[];
 }
 
-/** Threads that inflate spans, one span each at a time. */
+const JOBS_PER_THREAD = 2;
+
+/** Threads that inflate spans. */
 export class SpanPool {
   readonly #threads: Thread[] = [];
   readonly #queue: Job[] = [];
@@ -35,7 +39,7 @@ export class SpanPool {
   constructor(size: number) {
     for (let index = 0; index < size; index++) {
       const worker = new Worker(new URL('./span-worker.js', import.meta.url));
-      const thread: Thread = { worker, job: undefined };
+      const thread: Thread = { worker, jobs: [] };
       worker.on('message', (reply: SpanReply) => {
         this.#settle(thread, reply);
       });
@@ -51,7 +55,7 @@ export class SpanPool {
     }
   }
 
-  /** Inflates a span as soon as a thread is free. `request.bytes` belongs to the pool from now on. */
+  /** Inflates a span as soon as a thread has room for it. `request.padded` belongs to the pool from now on. */
   inflate(request: SpanRequest): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
@@ -68,18 +72,19 @@ export class SpanPool {
   }
 
   #dispatch(): void {
-    for (const thread of this.#threads) {
-      if (thread.job !== undefined) continue;
-      const job = this.#queue.shift();
-      if (job === undefined) return;
-      thread.job = job;
-      thread.worker.postMessage(job.request, transferable(job.request.bytes));
+    for (let depth = 0; depth < JOBS_PER_THREAD; depth++) {
+      for (const { worker, jobs } of this.#threads) {
+        if (jobs.length > depth) continue;
+        const job = this.#queue.shift();
+        if (job === undefined) return;
+        jobs.push(job);
+        worker.postMessage(job.request, transferable(job.request.padded));
+      }
     }
   }
 
   #settle(thread: Thread, { output, problem }: SpanReply): void {
-    const job = thread.job;
-    thread.job = undefined;
+    const job = thread.jobs.shift();
     this.#dispatch();
     if (output !== undefined) job?.resolve(output);
     else job?.reject(new LayercacheError('COMPRESSION_INVALID', problem ?? 'a span cannot be inflated'));
@@ -87,11 +92,8 @@ export class SpanPool {
 
   #fail(error: Error): void {
     this.#failure ??= error;
-    for (const thread of this.#threads) {
-      thread.job?.reject(this.#failure);
-      thread.job = undefined;
-    }
-    for (const { reject } of this.#queue.splice(0)) reject(this.#failure);
+    const jobs = [...this.#threads.flatMap((thread) => thread.jobs.splice(0)), ...this.#queue.splice(0)];
+    for (const { reject } of jobs) reject(this.#failure);
   }
 }
 

@@ -4,9 +4,9 @@ import { inflateFromSync } from './restart.js';
 import { transferable, type SpanReply, type SpanRequest } from './span-pool.js';
 
 /** The threads of a `SpanPool`. */
-function reply({ checkpoint, bytes, size, limit }: SpanRequest): SpanReply {
+function reply({ checkpoint, padded, size, limit }: SpanRequest): SpanReply {
   try {
-    return { output: inflateFromSync(checkpoint, bytes, size, limit) };
+    return { output: inflateFromSync(checkpoint, padded, size, limit) };
   } catch (error) {
     if (isLayercacheError(error)) return { problem: error.message };
     throw error;
