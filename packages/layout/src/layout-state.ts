@@ -13,6 +13,11 @@ import type { TempFiles } from './temp-files.js';
 
 /** How often a handle looks whether another tool replaced `index.json`, in ms. */
 const CHECK_INTERVAL = 50;
+/**
+ * What is found may be as old as this, in ms, so that of many lookups in a row not each asks the system whether the
+ * journal grew. No process can have heard of a put in less time than this; what is not found is always asked for.
+ */
+const RECENT = 0.005;
 /** A commit costs as much as the layout is large, so the journal may grow to that size first. */
 const MIN_JOURNAL = 8 * 1024 * 1024;
 /** Other tools see what is in the journal after this many ms, or when the handle is closed. */
@@ -42,6 +47,7 @@ export class LayoutState {
   readonly #paths: StatePaths;
   readonly #lock: LayoutLock;
   #snapshot: Snapshot;
+  #refreshedAt = -Infinity;
   #nextCheck = 0;
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
@@ -78,6 +84,8 @@ export class LayoutState {
   }
 
   lookup(key: Digest): readonly Entry[] {
+    const found = this.#look(({ table }) => table.lookup(key), RECENT);
+    if (found.length > 0 || !this.#refresh()) return found;
     return this.#look(({ table }) => table.lookup(key));
   }
 
@@ -178,9 +186,10 @@ export class LayoutState {
     this.#snapshot.release();
   }
 
-  #look<T>(read: (snapshot: Snapshot) => T): T {
+  /** @param maxAge how long ago the journal may have been looked at, in ms */
+  #look<T>(read: (snapshot: Snapshot) => T, maxAge = 0): T {
     try {
-      this.#refresh();
+      if (performance.now() - this.#refreshedAt >= maxAge) this.#refresh();
       return read(this.#snapshot);
     } catch (error) {
       this.#leaveMap(error);
@@ -196,18 +205,24 @@ export class LayoutState {
     this.#reload();
   }
 
-  #refresh(): void {
-    const { journal } = this.#snapshot;
-    if (journal?.grown === true) this.#snapshot.catchUp();
-    if (this.#snapshot.unsettled && !this.#snapshot.isOnDisk()) this.#reload();
-    const now = Date.now();
-    if (now < this.#nextCheck) return;
-    this.#nextCheck = now + CHECK_INTERVAL;
-    if (this.#snapshot.isOnDisk()) return;
-    // Not in the middle of a commit, which changes one file after the other.
-    this.#unlessLocked(() => {
-      this.#reload();
-    });
+  /** Takes up what others did. True when that was something. */
+  #refresh(): boolean {
+    const now = performance.now();
+    this.#refreshedAt = now;
+    const before = this.#snapshot;
+    const grown = before.journal?.grown === true;
+    if (grown) this.#catchUp();
+    if (before.unsettled && !before.isOnDisk()) this.#reload();
+    if (now >= this.#nextCheck) {
+      this.#nextCheck = now + CHECK_INTERVAL;
+      // Not in the middle of a commit, which changes one file after the other.
+      if (!this.#snapshot.isOnDisk()) {
+        this.#unlessLocked(() => {
+          this.#reload();
+        });
+      }
+    }
+    return grown || this.#snapshot !== before;
   }
 
   #unlessLocked(run: () => void): void {
@@ -223,7 +238,7 @@ export class LayoutState {
     const next = openSnapshot(this.#files, this.#paths, this.#damagedMap);
     this.#snapshot.release();
     this.#snapshot = next;
-    this.#nextCheck = Date.now() + CHECK_INTERVAL;
+    this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
   }
 
