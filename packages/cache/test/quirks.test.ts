@@ -19,7 +19,6 @@ import {
   withoutMounts,
   withoutRanges,
   withoutReferrers,
-  withoutSubjectHeader,
 } from '@layercache/registry/quirks';
 import { MediaType } from '@layercache/oci';
 import { imageOf, layerOf, pushImage, tarOf } from './image-builder.js';
@@ -36,19 +35,15 @@ const plain = (registry: Registry): Registry => registry;
 const account = { username: 'ci', password: 'secret' };
 const MiB = 1024 * 1024;
 
+/** What changes the way that a cache goes takes a place of its own; the rest is in the last. */
 const PLACES: Readonly<Record<string, () => Place>> = {
-  'no referrers API': () => ({ wraps: [withoutReferrers] }),
-  'no OCI-Subject': () => ({ wraps: [withoutSubjectHeader] }),
   '201 for a chunk, and 4 MiB for a request': () => ({ wraps: [requestLimit(4 * MiB), createdForChunks] }),
   'no ranges, and connections that break off': () => ({
     wraps: [withoutRanges, droppingConnections({ times: 3, after: 100_000 })],
   }),
-  'connections that break off': () => ({ wraps: [droppingConnections({ times: 3, after: 100_000 })] }),
   'no mounts': () => ({ wraps: [withoutMounts] }),
   'indexes of manifests and nothing else': () => ({ wraps: [], registry: strictIndexes }),
-  '429 with Retry-After': () => ({ wraps: [rateLimited({ times: 3, retryAfter: 0 })] }),
   'tokens for one repository and one action': () => ({ wraps: [tokenAuth({ account })] }),
-  'slow connections': () => ({ wraps: [slow(2)] }),
   'all of that at once': () => ({
     wraps: [
       withoutReferrers,
