@@ -2,6 +2,7 @@
 # Installs the tools that the interop tests talk to, as far as this machine can have them, and prints the names of
 # those that are there now, comma-separated, on stdout. `npm test` needs none of them.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 # Debian packages: binary -> package.
 declare -A packages=([skopeo]=skopeo [umoci]=umoci [docker-registry]=docker-registry)
@@ -43,12 +44,18 @@ if command -v go >/dev/null; then
     # Not every module is to be had everywhere: the tests for a tool that is not there are pending.
     CGO_ENABLED=0 go install "${args[@]}" "${modules[$tool]}" >&2 || say "$tool cannot be installed here"
   done
+  if ! command -v oras-go-interop >/dev/null; then
+    say 'building the program around oras-go'
+    mkdir -p "$gobin"
+    (cd packages/cache/test/interop/oras-go && CGO_ENABLED=0 go build -o "$gobin/oras-go-interop" . >&2) ||
+      say 'oras-go-interop cannot be built here'
+  fi
 else
   say 'no Go here: crane, regctl, distribution, oras and zot are not installed'
 fi
 
 present=()
-for tool in "${!packages[@]}" "${!modules[@]}"; do
+for tool in "${!packages[@]}" "${!modules[@]}" oras-go-interop; do
   command -v "$tool" >/dev/null && present+=("$tool")
 done
 (
