@@ -10,6 +10,7 @@ import {
 import { encodeCacheIndex, type CacheIndex } from './cache-index.js';
 import { ImagePartsReader } from './image-parts.js';
 import { mergeImages, uniteForPush } from './merge.js';
+import { pushManifest } from './push-manifest.js';
 import { RemoteCacheReader, type RemoteCache } from './remote-cache.js';
 import type { RemoteMemory } from './remote-memory.js';
 import { findRemoval, withoutRemoved, type Removal } from './removal.js';
@@ -180,11 +181,12 @@ export class CachePusher {
     const { registry, repository, tag } = this.#context.location;
     const { signal } = this.#options;
     let seen = looked;
-    if (performance.now() - seen > FRESH) {
+    // That there is nothing is believed when it is seen twice: what is there would be lost.
+    if (remote === undefined || performance.now() - seen > FRESH) {
       seen = performance.now();
       if ((await this.#tagged()) !== remote?.descriptor.digest) return false;
     }
-    await registry.pushManifest(repository, index.descriptor.mediaType, index.bytes, { tag, signal });
+    await pushManifest(registry, repository, index, { tag, signal });
     this.#slowest = Math.max(this.#slowest, performance.now() - seen);
     await sleep(Math.max(SETTLE, 4 * this.#slowest), undefined, { signal });
     return (await this.#tagged()) === index.descriptor.digest;

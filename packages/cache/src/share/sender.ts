@@ -4,6 +4,7 @@ import { mountSources } from './blob-origin.js';
 import type { CacheIndex } from './cache-index.js';
 import { eachOf } from './each.js';
 import type { ImagePartsReader } from './image-parts.js';
+import { pushManifest } from './push-manifest.js';
 import type { RemoteBlobs } from './remote-blobs.js';
 import type { CacheLocation, RemoteCache } from './remote-cache.js';
 
@@ -92,10 +93,11 @@ export class CacheSender {
     const fresh = index.shards.filter((shard) => !this.#there.has(shard.descriptor.digest));
     await this.#each(fresh, async ({ config, descriptor, bytes }) => {
       if (!this.#there.has(config.descriptor.digest)) {
-        await registry.pushBlob(repository, config.descriptor, () => [config.bytes], { signal });
+        if ((await registry.blobSize(repository, config.descriptor.digest, { signal })) === undefined)
+          await registry.pushBlob(repository, config.descriptor, () => [config.bytes], { signal });
         this.#there.add(config.descriptor.digest);
       }
-      await registry.pushManifest(repository, descriptor.mediaType, bytes, { signal });
+      await pushManifest(registry, repository, { descriptor, bytes }, { signal });
       this.#there.add(descriptor.digest);
     });
   }
@@ -169,9 +171,8 @@ export class CacheSender {
     const { layout, parts, location } = this.#context;
     for (const child of (await parts.of(image)).manifests) await this.#sendImage(child);
     const bytes = await layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
-    await location.registry.pushManifest(location.repository, image.mediaType, bytes, {
-      signal: this.#options.signal,
-    });
+    const { signal } = this.#options;
+    await pushManifest(location.registry, location.repository, { descriptor: image, bytes }, { signal });
     this.#there.add(image.digest);
   }
 
