@@ -11,27 +11,23 @@ import {
 import { untilAborted } from './abort.js';
 import { portions } from './bytes.js';
 import { GzipInflation } from './deflate/gzip-inflation.js';
-import { inflateFrom, PREFIX_ROOM } from './deflate/restart.js';
-import { SpanPool } from './deflate/span-pool.js';
+import { inflateFrom } from './deflate/restart.js';
 import { MAX_SPAN, readSpan, spanAt, type IndexedLayer, type Span } from './spans.js';
 
 export interface DecompressOptions {
   /** What the tar must hash to. */
   readonly diffID: Digest;
-  /** Threads that inflate. Default: one for each core. */
-  readonly workers?: number;
+  /** Spans to inflate at once. Default: one more than there are cores. zlib's threads in Node are four. */
+  readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Output of a span that a thread makes at once. A larger one is streamed. */
+/** Output of a span that is held until its turn comes. A larger one is inflated only then. */
 const MAX_OUTPUT = 16 << 20;
 
-/** Spans in work for each thread: one being inflated, one waiting there, one being hashed here. */
-const SPANS_PER_WORKER = 3;
-
 /**
- * The tar of a layer with an index, inflated by several threads, hashed in order. Reads and inflates only a few
- * spans ahead of the consumer. What comes out is verified as one: the stream fails with `DIFFID_MISMATCH`
+ * The tar of a layer with an index, inflated by several of zlib's threads at once, hashed in order. (Threads of our
+ * own cost 20 % more: each output would be fresh memory.) Reads and inflates only a few spans ahead of the consumer. What comes out is verified as one: the stream fails with `DIFFID_MISMATCH`
  * before its end unless all of it hashes to `diffID`, whatever the index said.
  */
 export function decompressLayer(layer: IndexedLayer, options: DecompressOptions): Readable {
@@ -70,46 +66,42 @@ function output(layer: IndexedLayer, options: DecompressOptions): AsyncIterable<
   return inflated(layer, spans, options);
 }
 
-/** How a span becomes output: at once in a thread, or piece by piece here. */
-type Inflating = Promise<readonly Uint8Array[] | AsyncIterable<Uint8Array>>;
+type Inflated = AsyncIterable<Uint8Array> | readonly Uint8Array[];
 
 async function* inflated(
   layer: IndexedLayer,
   spans: readonly Span[],
-  { workers = availableParallelism(), signal }: DecompressOptions,
+  { concurrency = availableParallelism() + 1, signal }: DecompressOptions,
 ): AsyncGenerator<Uint8Array> {
-  const pool = new SpanPool(Math.max(1, Math.min(workers, spans.length)));
-  const inWork: Inflating[] = [];
-  try {
-    for (const span of spans) {
-      const inflating = inflate(layer, span, pool, signal);
-      inflating.catch(() => undefined);
-      inWork.push(inflating);
-      const first = inWork.length < workers * SPANS_PER_WORKER ? undefined : inWork.shift();
-      if (first !== undefined) yield* await untilAborted(first, signal);
-    }
-    for (const inflating of inWork) yield* await untilAborted(inflating, signal);
-  } finally {
-    pool.close();
+  const ahead: Promise<Inflated>[] = [];
+  for (const span of spans) {
+    const inflating = inflate(layer, span, signal);
+    inflating.catch(() => undefined);
+    ahead.push(inflating);
+    const first = ahead.length < concurrency ? undefined : ahead.shift();
+    if (first !== undefined) yield* await untilAborted(first, signal);
   }
+  for (const inflating of ahead) yield* await untilAborted(inflating, signal);
 }
 
-async function inflate(
-  layer: IndexedLayer,
-  span: Span,
-  pool: SpanPool,
-  signal: AbortSignal | undefined,
-): Inflating {
+async function inflate(layer: IndexedLayer, span: Span, signal: AbortSignal | undefined): Promise<Inflated> {
   const { checkpoint, output, outputEnd } = span;
   if (checkpoint === undefined) return [];
-  const padded = await readSpan(layer, span, signal, PREFIX_ROOM);
+  const bytes = await readSpan(layer, span, signal);
   const size = outputEnd === undefined ? undefined : outputEnd - output;
-  if (size === undefined || size > MAX_OUTPUT) return inflateFrom(checkpoint, padded.subarray(PREFIX_ROOM));
-  const piece = await pool.inflate({ checkpoint, padded, size, limit: size });
-  if (piece.length === size) return [piece];
+  const streamed = inflateFrom(checkpoint, bytes);
+  if (size === undefined || size > MAX_OUTPUT) return streamed;
+  const pieces: Uint8Array[] = [];
+  let found = 0;
+  for await (const piece of streamed) {
+    pieces.push(piece);
+    found += piece.length;
+    if (found > size) break;
+  }
+  if (found === size) return pieces;
   throw new LayercacheError(
     'COMPRESSION_INVALID',
-    `the span at byte ${span.start} gives ${piece.length} bytes, not ${size}: the layer or its index is corrupt; index the layer again`,
+    `the span at byte ${span.start} does not give ${size} bytes: the layer or its index is corrupt; index the layer again`,
   );
 }
 

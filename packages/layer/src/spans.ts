@@ -64,7 +64,7 @@ export function spanIndexOf(ztoc: Ztoc, output: number): number {
 }
 
 /**
- * The compressed bytes of one span, and nothing else of the layer, behind `room` bytes that are spare.
+ * The compressed bytes of one span, and nothing else of the layer.
  *
  * @throws LayercacheError `COMPRESSION_INVALID` when the layer is shorter than its index says
  */
@@ -72,7 +72,6 @@ export async function readSpan(
   layer: IndexedLayer,
   span: Span,
   signal: AbortSignal | undefined,
-  room = 0,
 ): Promise<Uint8Array> {
   const size = span.end - span.start;
   if (size > MAX_SPAN) {
@@ -81,8 +80,8 @@ export async function readSpan(
       `a span of ${size} bytes is too large to be read by itself: decompress the layer instead`,
     );
   }
-  const bytes = Buffer.allocUnsafeSlow(room + size);
-  const found = await fill(bytes.subarray(room), layer.bytes.read(span.start, span.end, signal), signal);
+  const bytes = Buffer.allocUnsafe(size);
+  const found = await fill(bytes, layer.bytes.read(span.start, span.end, signal), signal);
   if (found !== size) {
     throw new LayercacheError(
       'COMPRESSION_INVALID',

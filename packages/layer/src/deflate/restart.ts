@@ -1,11 +1,4 @@
-import {
-  constants,
-  createGunzip,
-  createInflateRaw,
-  gunzipSync,
-  inflateRawSync,
-  type InflateRaw,
-} from 'node:zlib';
+import { constants, createGunzip, createInflateRaw, type ZlibOptions } from 'node:zlib';
 import { LayercacheError } from '@layercache/oci';
 import type { Checkpoint } from './checkpoint.js';
 
@@ -70,9 +63,12 @@ function alignedHead(bits: number, first: number | undefined): Uint8Array {
   return head;
 }
 
-const OPTIONS = {
+const OPTIONS: ZlibOptions & { readonly readableHighWaterMark: number } = {
   // A span ends before its stream does: no end-of-stream is no error here.
   finishFlush: constants.Z_SYNC_FLUSH,
+  chunkSize: 1 << 19,
+  // zlib's threads go on while what they made is being hashed.
+  readableHighWaterMark: 4 << 20,
 };
 
 function corrupt(checkpoint: Checkpoint, cause: unknown): LayercacheError {
@@ -101,55 +97,15 @@ export async function* inflateFrom(checkpoint: Checkpoint, bytes: Uint8Array): A
   const head = alignedHead(checkpoint.bits, bytes[0]);
   const rest = checkpoint.bits === 0 ? bytes : bytes.subarray(1);
   try {
-    const raw = createInflateRaw({ ...OPTIONS, dictionary: checkpoint.window, chunkSize: 1 << 18 });
+    const raw = createInflateRaw({ ...OPTIONS, dictionary: checkpoint.window });
     raw.write(head);
     raw.end(rest);
     for await (const piece of raw) yield piece as Uint8Array;
     const members = nextMembers(rest, raw.bytesWritten - head.length);
     if (members === undefined) return;
-    const gunzip = createGunzip({ ...OPTIONS, chunkSize: 1 << 18 });
+    const gunzip = createGunzip(OPTIONS);
     gunzip.end(members);
     for await (const piece of gunzip) yield piece as Uint8Array;
-  } catch (error) {
-    throw corrupt(checkpoint, error);
-  }
-}
-
-/** Bytes that `inflateFromSync` wants in front of a span, to put empty blocks in without a copy of it. */
-export const PREFIX_ROOM = 16;
-
-/**
- * The same at once, for a worker thread.
- *
- * @param padded `PREFIX_ROOM` bytes that may be written to, then the compressed stream
- * @param size exactly how many bytes come out, unless the span is the last
- * @param limit how many bytes may come out at most
- */
-export function inflateFromSync(
-  checkpoint: Checkpoint,
-  padded: Uint8Array,
-  size: number | undefined,
-  limit: number,
-): Uint8Array {
-  const head = alignedHead(checkpoint.bits, padded[PREFIX_ROOM]);
-  // Its last byte is the first of the span, of which only some bits belong to it.
-  const start = PREFIX_ROOM - Math.max(0, head.length - 1);
-  padded.set(head, start);
-  const input = padded.subarray(start);
-  const chunkSize = Math.max(64, size ?? 1 << 20);
-  try {
-    // With `info`, which the types do not follow, the result says how much of the input was used.
-    const { buffer, engine } = inflateRawSync(input, {
-      ...OPTIONS,
-      dictionary: checkpoint.window,
-      chunkSize,
-      maxOutputLength: limit,
-      info: true,
-    }) as unknown as { readonly buffer: Buffer; readonly engine: InflateRaw };
-    const members = nextMembers(input, engine.bytesWritten);
-    if (members === undefined) return buffer;
-    const more = gunzipSync(members, { ...OPTIONS, maxOutputLength: Math.max(1, limit - buffer.length) });
-    return Buffer.concat([buffer, more]);
   } catch (error) {
     throw corrupt(checkpoint, error);
   }

@@ -4,7 +4,7 @@ import { gzipSync } from 'node:zlib';
 import { isLayercacheError } from '@layercache/oci';
 import { WINDOW_SIZE } from '../../src/deflate/checkpoint.js';
 import { GzipScanner, type BlockStart } from '../../src/deflate/gzip-scanner.js';
-import { inflateFrom, inflateFromSync, PREFIX_ROOM } from '../../src/deflate/restart.js';
+import { inflateFrom } from '../../src/deflate/restart.js';
 import { compressible, gzipVariants } from './gzip-streams.js';
 
 function scan(stream: Uint8Array, chunkSize = stream.length): { starts: BlockStart[]; output: number } {
@@ -38,9 +38,7 @@ describe('the gzip scanner', () => {
       for (const start of starts.filter((_, index) => index % step === 0)) {
         const checkpoint = { ...start, window: windowAt(data, start.output) };
         const rest = stream.subarray(start.bits === 0 ? start.input : start.input - 1);
-        const padded = Buffer.concat([Buffer.alloc(PREFIX_ROOM), rest]);
         const wanted = data.subarray(start.output);
-        expect(wanted.equals(inflateFromSync(checkpoint, padded, undefined, data.length + 1))).to.equal(true);
         const pieces: Uint8Array[] = [];
         for await (const piece of inflateFrom(checkpoint, rest)) pieces.push(piece);
         expect(wanted.equals(Buffer.concat(pieces))).to.equal(true);
