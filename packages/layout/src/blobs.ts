@@ -116,21 +116,28 @@ export class Blobs {
     try {
       const size = await this.#noteAccess(fd);
       const end = Math.min(options.end ?? size, size);
+      // One chunk behind: who counts bytes must not have them all before the digest is known to be right.
+      let held: Buffer | undefined;
       for (let position = options.start ?? 0; position < end;) {
         const buffer = Buffer.allocUnsafeSlow(Math.min(READ_SIZE, end - position));
         const count = await this.#files.read(fd, buffer, position);
         if (count === 0) break;
         position += count;
         const chunk = buffer.subarray(0, count);
+        if (held !== undefined) yield held;
+        held = chunk;
         digester?.update(chunk);
-        yield chunk;
       }
+      if (digester !== undefined) await this.#check(digest, digester);
+      if (held !== undefined) yield held;
     } catch (error) {
       throw storageError(error, `read blob ${digest}`);
     } finally {
       await this.#files.close(fd);
     }
-    if (digester === undefined) return;
+  }
+
+  async #check(digest: Digest, digester: Digester): Promise<void> {
     const found = digester.digest();
     if (found === digest) return;
     await this.#onCorrupt(digest);
@@ -231,7 +238,11 @@ export class Blobs {
       // Not granted: it is being removed.
       if (!this.#files.tryLock(fd, 'shared')) return false;
       held = (await this.#files.stat(path)).ino === facts.ino;
-      if (held) this.pins.hold(digest, fd);
+      if (held) {
+        // As young as if it had been written now: no orphan to be swept before its entry is put.
+        await this.#files.touch(fd, new Date()).catch(() => undefined);
+        this.pins.hold(digest, fd);
+      }
       return held;
     } catch (error) {
       if (isSystemError(error, 'ENOENT')) return false;

@@ -100,6 +100,10 @@ export class Ingest {
         await this.#blobs.publish(this.partialPath(want.digest), fd, want.digest, digester.size);
         taken = true;
         return { size: digester.size, fetched };
+      } catch (error) {
+        // Progress is worth less than the room to do anything at all.
+        if (isSystemError(error, 'ENOSPC', 'EDQUOT')) await this.#files.unlink(this.partialPath(want.digest));
+        throw error;
       } finally {
         if (!taken) await this.#files.close(fd);
       }

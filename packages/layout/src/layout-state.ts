@@ -57,6 +57,9 @@ export class LayoutState {
   /** The exclusive lock is held by this handle. */
   busy = false;
 
+  /** Until the journal is old enough to be committed. */
+  #timer: NodeJS.Timeout | undefined;
+
   constructor(options: StateOptions) {
     const side = join(options.dir, '.layercache');
     this.#options = options;
@@ -175,13 +178,36 @@ export class LayoutState {
     try {
       await this.#background;
       if (this.#wroteAt !== 0) await this.commit();
+      else if (await this.#isLeftBehind()) await this.#commitLeftBehind();
     } finally {
       this.abandon();
     }
   }
 
+  /** A journal that nobody has written to for so long: whoever would have committed it has died. */
+  async #isLeftBehind(): Promise<boolean> {
+    if ((this.#snapshot.journal?.length ?? 0) === 0) return false;
+    try {
+      const { mtimeNs } = await this.#files.stat(this.#paths.journal);
+      return Date.now() - Number(mtimeNs / 1_000_000n) >= MAX_AGE;
+    } catch (error) {
+      if (isSystemError(error)) return false;
+      throw error;
+    }
+  }
+
+  async #commitLeftBehind(): Promise<void> {
+    try {
+      await this.commit();
+    } catch (error) {
+      // Whoever may only read leaves it to others.
+      if (!cannotWrite(error)) throw error;
+    }
+  }
+
   /** Lets go of everything, and commits nothing. */
   abandon(): void {
+    clearTimeout(this.#timer);
     this.#lock.close();
     this.#snapshot.release();
   }
@@ -274,6 +300,11 @@ export class LayoutState {
   }
 
   #commitWhenDue(): void {
+    // Also when nothing more is written.
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      if (this.#wroteAt !== 0) this.#commitWhenDue();
+    }, MAX_AGE).unref();
     const { journal, reader } = this.#snapshot;
     const limit = Math.max(MIN_JOURNAL, reader.header.recordPages * 4096);
     if ((journal?.length ?? 0) < limit && Date.now() - this.#wroteAt < MAX_AGE) return;

@@ -183,6 +183,22 @@ describe('reading a blob', () => {
     });
   });
 
+  it('hands out nothing of a small corrupt blob, and not all of a large one', async () => {
+    await inLayout(async (layout) => {
+      for (const size of [1000, 3_000_000]) {
+        const written = await layout.write(Buffer.alloc(size, 'abc'));
+        writeFileSync(layout.blobPath(written.digest), Buffer.alloc(size, 'abd'));
+        let received = 0;
+        const reading = async (): Promise<void> => {
+          for await (const chunk of layout.read(written.digest)) received += (chunk as Buffer).length;
+        };
+        const error = await failure(reading());
+        expect(error.code).to.equal('DIGEST_MISMATCH');
+        expect(received).to.be.lessThan(size);
+      }
+    });
+  });
+
   it('goes on when the blob is removed meanwhile', async () => {
     await inLayout(async (layout) => {
       const big = Buffer.alloc(2_000_000, 'abc');

@@ -1,4 +1,5 @@
 import {
+  utimesSync,
   readFileSync,
   rmSync,
   statSync,
@@ -452,6 +453,35 @@ describe('removing', () => {
       const removed = await layout.removeOrphans({ grace: 0 });
       expect(removed.map((blob) => blob.digest)).to.deep.equal([digestOf(orphan!)]);
       expect(await layout.has(digestOf(config!))).to.equal(true);
+    });
+  });
+
+  it('of orphans spares one that was old, and is written again now', async () => {
+    await inLayout(async (layout) => {
+      const bytes = Buffer.from('orphan');
+      const { digest, size } = await layout.write(bytes);
+      const old = new Date(Date.now() - 3 * 3_600_000);
+      utimesSync(layout.blobPath(digest), old, old);
+      await layout.write(bytes, { digest, size });
+      expect(await layout.removeOrphans()).to.deep.equal([]);
+      await layout.put(blobOf(bytes));
+      expect(await layout.has(digest)).to.equal(true);
+    });
+  });
+
+  it('a journal that a dead process left behind is committed by the next who closes', async () => {
+    await inScratch(async (dir) => {
+      const first = await OciLayout.open(dir);
+      await first.write(Buffer.from('left behind'));
+      await first.put(blobOf(Buffer.from('left behind')));
+      // As a SIGKILL leaves it: no commit.
+      expect(readFileSync(join(dir, 'index.json'), 'utf8')).not.to.contain(digestOf('left behind'));
+      const old = new Date(Date.now() - 3_600_000);
+      utimesSync(join(dir, '.layercache', 'journal'), old, old);
+      const second = await OciLayout.open(dir);
+      await second.close();
+      expect(readFileSync(join(dir, 'index.json'), 'utf8')).to.contain(digestOf('left behind'));
+      await first.close();
     });
   });
 });
