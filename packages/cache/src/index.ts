@@ -1,6 +1,7 @@
 export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
 export { CacheRegistry } from './cache-registry.js';
 export { decompress } from './decompress.js';
+export { writeWholeFile } from './export/whole-file.js';
 export {
   LayerCache,
   type ExportOptions,

@@ -1,4 +1,5 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { lstat, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { digestOf } from '@layercache/oci';
@@ -55,6 +56,25 @@ describe('the command line', function () {
     const file = join(bench.dir, 'layer.tar');
     expect((await bench.run('get', diffID, '-o', file)).stdout.length).to.equal(0);
     expect(digestOf(await readFile(file))).to.equal(diffID);
+  });
+
+  it('get writes through links and into pipes, and replaces neither', async () => {
+    const { diffID } = layer();
+    const [file, link, pipe] = ['target', 'link', 'pipe'].map((each) => join(bench.dir, each)) as [
+      string,
+      string,
+      string,
+    ];
+    await writeFile(file, 'before');
+    await symlink(file, link);
+    expect((await bench.run('get', diffID, '-o', link)).code).to.equal(0);
+    expect((await lstat(link)).isSymbolicLink()).to.equal(true);
+    expect(digestOf(await readFile(file))).to.equal(diffID);
+    execFileSync('mkfifo', [pipe]);
+    const [written, read] = await Promise.all([bench.run('get', diffID, '-o', pipe), readFile(pipe)]);
+    expect(written.code, written.stderr).to.equal(0);
+    expect(digestOf(read)).to.equal(diffID);
+    expect((await lstat(pipe)).isFIFO()).to.equal(true);
   });
 
   it('get of a manifest or config writes its bytes', async () => {
@@ -159,12 +179,13 @@ describe('the command line', function () {
     ];
     for (const [what, args, code, message] of cases) {
       it(what, async () => {
-        const failed = await bench.run(...args);
+        // What is tried again is said at a lower level.
+        const failed = await bench.run('--log-level', 'error', ...args);
         expect(failed.code, failed.stderr).to.equal(code);
         expect(failed.stderr).to.match(message);
         expect(failed.stderr.trimEnd().split('\n')).to.have.length(1);
         expect(failed.stdout.length).to.equal(0);
-        const json = await bench.run('--json', ...args);
+        const json = await bench.run('--json', '--log-level', 'error', ...args);
         const { error } = JSON.parse(json.stderr) as { error: { code: string; message: string } };
         expect(error.code).to.match(/^[A-Z_]+$/);
         expect(error.message).to.match(message);

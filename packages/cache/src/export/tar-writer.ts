@@ -1,9 +1,6 @@
-import { createWriteStream } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { Header } from 'tar';
-import { LayercacheError, abortedError } from '@layercache/oci';
+import { writeWholeFile } from './whole-file.js';
 
 const BLOCK = 512;
 
@@ -14,26 +11,13 @@ export interface TarMember {
   read(): Readable | Promise<Readable>;
 }
 
-/** Writes a tar archive beside its final place and moves it there when it is whole. */
+/** Writes a tar archive, which appears when it is whole. */
 export async function writeTar(
   path: string,
   members: AsyncIterable<TarMember> | Iterable<TarMember>,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const temporary = `${path}.${process.pid}.partial`;
-  try {
-    await pipeline(Readable.from(archive(members), { objectMode: false }), createWriteStream(temporary), {
-      ...(signal === undefined ? {} : { signal }),
-    });
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    if (error instanceof LayercacheError) throw error;
-    if (signal?.aborted === true) throw abortedError(signal);
-    throw new LayercacheError('STORAGE', `archive ${path} cannot be written: ${String(error)}`, {
-      cause: error,
-    });
-  }
+  await writeWholeFile(path, archive(members), signal);
 }
 
 async function* archive(members: AsyncIterable<TarMember> | Iterable<TarMember>): AsyncGenerator<Uint8Array> {

@@ -1,9 +1,6 @@
-import { createWriteStream } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
-import { Writable } from 'node:stream';
-import type { Readable } from 'node:stream';
+import { Writable, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { LayerCache } from '@layercache/cache';
+import { writeWholeFile, type LayerCache } from '@layercache/cache';
 import { LayercacheError, abortedError, isLayercacheError } from '@layercache/oci';
 import { Option } from 'commander';
 import { example, type CommandModule } from './command.js';
@@ -44,7 +41,7 @@ export const get: CommandModule = {
       const stream = await open(cache, key, form, session.signal);
       await (output === undefined
         ? toStdout(stream, session.signal)
-        : toFile(stream, output, session.signal));
+        : writeWholeFile(output, stream, session.signal));
     });
   },
 };
@@ -73,27 +70,11 @@ async function toStdout(stream: Readable, signal: AbortSignal): Promise<void> {
       process.stdout.write(chunk as Buffer, done);
     },
   });
-  await transfer(stream, stdout, signal, 'stdout');
-}
-
-/** The file appears when it is whole and right. */
-async function toFile(stream: Readable, path: string, signal: AbortSignal): Promise<void> {
-  const temporary = `${path}.${process.pid}.partial`;
   try {
-    await transfer(stream, createWriteStream(temporary), signal, path);
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-}
-
-async function transfer(stream: Readable, to: Writable, signal: AbortSignal, where: string): Promise<void> {
-  try {
-    await pipeline(stream, to, { signal });
+    await pipeline(stream, stdout, { signal });
   } catch (error) {
     if (error instanceof LayercacheError) throw error;
     if (signal.aborted) throw abortedError(signal);
-    throw new LayercacheError('STORAGE', `cannot write ${where}: ${String(error)}`, { cause: error });
+    throw new LayercacheError('STORAGE', `cannot write to stdout: ${String(error)}`, { cause: error });
   }
 }
