@@ -136,7 +136,10 @@ async function askHelper(helper: string, key: string): Promise<Credentials | und
 
 function run(program: string, input: string): Promise<{ code: number | null; stdout: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], signal: AbortSignal.timeout(HELPER_TIMEOUT) });
+    const child = spawn(program, ['get'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      signal: AbortSignal.timeout(HELPER_TIMEOUT),
+    });
     let stdout = '';
     child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk));
     child.on('error', (cause) => {

@@ -68,7 +68,7 @@ export class Exchanger {
       } catch (error) {
         const again = isLayercacheError(error, 'NETWORK') && exchange.repeatable !== false;
         if (!again || attempt >= this.#policy.attempts) throw error;
-        this.#logger.debug({
+        this.#logger.warn({
           message: 'request repeated',
           doing: exchange.doing,
           attempt,
@@ -89,7 +89,7 @@ export class Exchanger {
         isTransientStatus(response.status) && (exchange.repeatable !== false || response.status === 429);
       if (!again || attempt >= this.#policy.attempts) throw await this.failure(exchange, response);
       discard(response);
-      this.#logger.debug({
+      this.#logger.warn({
         message: 'request repeated',
         doing: exchange.doing,
         attempt,

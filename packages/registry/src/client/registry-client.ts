@@ -46,7 +46,7 @@ export interface RegistryClientOptions {
   readonly plainHttp?: boolean;
   readonly logger?: Logger;
   readonly retry?: RetryOptions;
-  /** Milliseconds without a byte in either direction, after which a connection counts as broken. Default 60,000. */
+  /** Milliseconds without a byte in either direction, after which a connection counts as broken. Default 30,000. */
   readonly timeout?: number;
   readonly userAgent?: string;
 }
@@ -79,7 +79,7 @@ export class RegistryClient implements Registry {
     const address = new URL(`https://${apiHost(host)}/v2/`);
     const plainHttp = options.plainHttp ?? isLoopback(address.hostname);
     this.#base = plainHttp ? new URL(`http://${apiHost(host)}/v2/`) : address;
-    this.#transport = new Transport(options.timeout ?? 60_000, options.userAgent ?? 'layercache');
+    this.#transport = new Transport(options.timeout ?? 30_000, options.userAgent ?? 'layercache');
     const authorizer = new Authorizer(
       host,
       options.credentials ?? dockerCredentials(),

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { abortedError } from '@layercache/oci';
 
 export interface RetryOptions {
-  /** How often something is tried in all. Default 5. */
+  /** How often something is tried in all. Default 4. */
   readonly attempts?: number;
   /** Milliseconds before the second try; doubled before each further one. Default 250. */
   readonly delay?: number;
@@ -14,7 +14,7 @@ export type RetryPolicy = Required<RetryOptions>;
 
 export function retryPolicy(options: RetryOptions = {}): RetryPolicy {
   return {
-    attempts: options.attempts ?? 5,
+    attempts: options.attempts ?? 4,
     delay: options.delay ?? 250,
     maxDelay: options.maxDelay ?? 60_000,
   };
