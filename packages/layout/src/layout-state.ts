@@ -136,6 +136,8 @@ export class LayoutState {
         journal?.append(known.map((digest) => ({ type: 'remove', digest })));
         this.#catchUp();
         if (listed) await this.#commit();
+        // Power loss must not bring back an entry whose blob is gone.
+        else if (this.#options.fsync) await journal?.sync();
       }
       const removed = new Set(known);
       for (const digest of digests) if (await this.#options.unlinkBlob(digest)) removed.add(digest);
@@ -358,7 +360,14 @@ export class LayoutState {
       pairCounterparts(table, comparable ? snapshot.reader : undefined);
       derived = await this.#derive(snapshot, changed);
     }
-    const done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite);
+    // A lookup meanwhile may open what is on disk anew; what is being written still needs this one's files.
+    snapshot.retain();
+    let done: boolean;
+    try {
+      done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite);
+    } finally {
+      snapshot.release();
+    }
     if (done) this.#damagedMap = undefined;
     this.#reload();
     for (const digest of done ? (derived?.unlink ?? []) : []) {
