@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import {
   digestAlgorithm,
   Digester,
@@ -17,7 +18,7 @@ import { MAX_SPAN, readSpan, spanAt, type IndexedLayer, type Span } from './span
 export interface DecompressOptions {
   /** What the tar must hash to. */
   readonly diffID: Digest;
-  /** Spans to inflate at once. Default: one more than there are cores. zlib's threads in Node are four. */
+  /** Spans to inflate at once. Default: two more than there are cores. zlib's threads in Node are four. */
   readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
 }
@@ -71,17 +72,24 @@ type Inflated = AsyncIterable<Uint8Array> | readonly Uint8Array[];
 async function* inflated(
   layer: IndexedLayer,
   spans: readonly Span[],
-  { concurrency = availableParallelism() + 1, signal }: DecompressOptions,
+  { concurrency = availableParallelism() + 2, signal }: DecompressOptions,
 ): AsyncGenerator<Uint8Array> {
   const ahead: Promise<Inflated>[] = [];
+  async function* inTurn(inflating: Promise<Inflated>): AsyncGenerator<Uint8Array> {
+    for await (const piece of await untilAborted(inflating, signal)) {
+      yield piece;
+      // The event loop has to come round, or zlib's threads wait while a whole span is hashed.
+      await setImmediate();
+    }
+  }
   for (const span of spans) {
     const inflating = inflate(layer, span, signal);
     inflating.catch(() => undefined);
     ahead.push(inflating);
     const first = ahead.length < concurrency ? undefined : ahead.shift();
-    if (first !== undefined) yield* await untilAborted(first, signal);
+    if (first !== undefined) yield* inTurn(first);
   }
-  for (const inflating of ahead) yield* await untilAborted(inflating, signal);
+  for (const inflating of ahead) yield* inTurn(inflating);
 }
 
 async function inflate(layer: IndexedLayer, span: Span, signal: AbortSignal | undefined): Promise<Inflated> {

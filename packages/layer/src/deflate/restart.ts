@@ -66,7 +66,7 @@ function alignedHead(bits: number, first: number | undefined): Uint8Array {
 const OPTIONS: ZlibOptions & { readonly readableHighWaterMark: number } = {
   // A span ends before its stream does: no end-of-stream is no error here.
   finishFlush: constants.Z_SYNC_FLUSH,
-  chunkSize: 1 << 19,
+  chunkSize: 1 << 20,
   // zlib's threads go on while what they made is being hashed.
   readableHighWaterMark: 4 << 20,
 };
