@@ -134,6 +134,19 @@ describe('a push of part of a cache', () => {
     expect(dry.sent.blobs).to.equal(real.sent.blobs + real.mounted);
     expect([dry.dryRun, real.dryRun]).to.deep.equal([true, false]);
   });
+
+  it('does not prune a cache there to nothing, as choosing by use on a fresh lazy cache would', async () => {
+    const { cache, registry } = await someCache();
+    await cache.push(TARGET);
+    const lazy = await scratch.cache({ registry: () => registry });
+    await lazy.pull(TARGET, { lazy: true });
+    const error = await failure('USAGE', () =>
+      lazy.push(TARGET, { since: new Date(Date.now() - 60_000), prune: () => true }),
+    );
+    expect(error.message).to.contain(TARGET);
+    const again = await scratch.cache({ registry: () => registry });
+    expect((await again.pull(TARGET)).images).to.equal(2);
+  });
 });
 
 describe('a pruning push', () => {

@@ -141,6 +141,13 @@ export class CachePusher {
     if (this.#removal === undefined) {
       const removal = findRemoval(remote, selected);
       const isNothing = removal.entries.length + removal.images.length === 0;
+      if (!isNothing && selected.entries.length + selected.images.length === 0) {
+        // A lazy cache has used nothing yet: choosing by use would choose nothing, and empty the cache of all.
+        throw new LayercacheError(
+          'USAGE',
+          `nothing here is selected, so pruning would empty ${this.#context.location.name}: select more, or do not prune`,
+        );
+      }
       if (!isNothing && !(await prune(removal))) {
         throw new LayercacheError(
           'ABORTED',
