@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { Bench } from './program.js';
 
@@ -61,7 +62,9 @@ describe('layercache push', function () {
   });
 
   it('--prune needs --yes where nobody can be asked', async () => {
-    await bench.run('add', `${bench.host}/demo/app:1`, '--name', 'second:1');
+    const archive = `docker-archive:${join(bench.dir, 'second.tar')}`;
+    await bench.run('export', `${bench.host}/demo/app:1`, '--to', archive);
+    await bench.run('add', archive, '--name', 'second:1');
     await pushed();
     const onlyFirst = ['--prune', '--images', `${bench.host}/demo/app:1`];
     const refused = await bench.run('push', target, ...onlyFirst);
