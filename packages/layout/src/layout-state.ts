@@ -172,7 +172,9 @@ export class LayoutState {
   async commit(): Promise<void> {
     await this.#background;
     this.#refresh();
-    if (this.#snapshot.table.size === 0 && this.#snapshot.isCurrent()) return;
+    const { table } = this.#snapshot;
+    // Asked of the disk now, however lately a lookup did: who commits wants to see what others just wrote.
+    if (table.size === 0 && this.#snapshot.isCurrent() && this.#snapshot.isOnDisk()) return;
     await this.#exclusive('commit', () => this.#commit());
   }
 

@@ -469,6 +469,20 @@ describe('removing', () => {
     });
   });
 
+  it('an edit by another tool is seen by a commit, however lately the disk was looked at', async () => {
+    await inScratch(async (dir) => {
+      const layout = await OciLayout.open(dir);
+      const arrived = blobOf(Buffer.from('arrived'));
+      const path = join(dir, 'index.json');
+      layout.lookup(digestOf('nobody'));
+      const index = JSON.parse(readFileSync(path, 'utf8')) as { manifests: Descriptor[] };
+      writeFileSync(path, JSON.stringify({ ...index, manifests: [...index.manifests, arrived] }));
+      await layout.sync();
+      expect(layout.lookup(arrived.digest)).to.have.length(1);
+      await layout.close();
+    });
+  });
+
   it('a journal that a dead process left behind is committed by the next who closes', async () => {
     await inScratch(async (dir) => {
       const first = await OciLayout.open(dir);
