@@ -16,6 +16,8 @@ import {
 import type { OciLayout } from '@layercache/layout';
 import {
   isRepositoryName,
+  referrerOf,
+  subjectSchema,
   type ByteSource,
   type FetchBlobOptions,
   type FetchedBlob,
@@ -25,17 +27,9 @@ import {
   type Registry,
   type RequestOptions,
 } from '@layercache/registry';
-import { z } from 'zod';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
 import type { LayerCache } from './layer-cache.js';
 import { CACHE_TAG } from './share/cache-index.js';
-
-const subjectSchema = z.looseObject({
-  artifactType: z.string().optional(),
-  config: z.looseObject({ mediaType: z.string() }).optional(),
-  subject: z.looseObject({ digest: z.string() }).optional(),
-  annotations: z.record(z.string(), z.string()).optional(),
-});
 
 /**
  * A cache as a registry. Images are found under the names they have in the cache (`docker.io/library/alpine:3.20`
@@ -196,16 +190,9 @@ export class CacheRegistry implements Registry {
       const bytes = await this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE });
       const manifest = parseDocument(subjectSchema, bytes, `manifest ${descriptor.digest}`);
       if (manifest.subject?.digest !== digest) continue;
-      const artifactType = manifest.artifactType ?? manifest.config?.mediaType;
-      if (options.artifactType !== undefined && options.artifactType !== artifactType) continue;
-      const { mediaType, size } = descriptor;
-      yield {
-        mediaType,
-        digest: descriptor.digest,
-        size,
-        ...(artifactType === undefined ? {} : { artifactType }),
-        ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
-      };
+      const referrer = referrerOf(descriptor, manifest);
+      if (options.artifactType === undefined || options.artifactType === referrer.artifactType)
+        yield referrer;
     }
   }
 
