@@ -12,7 +12,8 @@ import {
   type DigestAlgorithm,
 } from '@layercache/oci';
 import { abortable } from './abort.js';
-import { isSystemError, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
+import { BlobFile } from './blob-file.js';
+import { isSystemError, storageError, syncFolder, type FileSystem } from './file-system.js';
 import { Pins } from './pins.js';
 import type { Temp, TempFiles } from './temp-files.js';
 
@@ -204,11 +205,15 @@ export class Blobs {
     let temp: Temp | undefined;
     try {
       temp = await this.#temps.create();
-      for await (const chunk of abortable(input, signal)) {
-        const written = writeFully(this.#files, temp.fd, chunk, digester.size);
-        digester.update(chunk);
-        await written;
-        if (size !== undefined && digester.size > size) break;
+      const known = source instanceof Uint8Array ? source.byteLength : size;
+      const file = new BlobFile(this.#files, temp.fd, digester, known);
+      try {
+        for await (const chunk of abortable(input, signal)) {
+          await file.append(chunk);
+          if (size !== undefined && digester.size > size) break;
+        }
+      } finally {
+        await file.flush();
       }
       const found = checkBytes(digester, { digest, size });
       await this.publish(temp.path, temp.fd, found, digester.size);

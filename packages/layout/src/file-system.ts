@@ -40,6 +40,7 @@ export interface FileSystem {
   read(fd: number, buffer: Uint8Array, position: number): Promise<number>;
   write(fd: number, bytes: Uint8Array, position: number): Promise<number>;
   fsync(fd: number): Promise<void>;
+  fdatasync(fd: number): Promise<void>;
   close(fd: number): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
@@ -85,6 +86,7 @@ export const nodeFileSystem: FileSystem = {
   read: async (fd, buffer, position) => (await read(fd, buffer, 0, buffer.byteLength, position)).bytesRead,
   write: async (fd, bytes, position) => (await write(fd, bytes, 0, bytes.byteLength, position)).bytesWritten,
   fsync: promisify(fs.fsync),
+  fdatasync: promisify(fs.fdatasync),
   close: promisify(fs.close),
   rename: fs.promises.rename,
   unlink: fs.promises.unlink,

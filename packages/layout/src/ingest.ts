@@ -11,8 +11,9 @@ import {
   type Digest,
 } from '@layercache/oci';
 import { abortable, delay } from './abort.js';
+import { BlobFile } from './blob-file.js';
 import { checkBytes, type Blobs } from './blobs.js';
-import { isSystemError, storageError, writeFully, type FileSystem } from './file-system.js';
+import { isSystemError, storageError, type FileSystem } from './file-system.js';
 
 /** What is wanted. */
 export interface Wanted {
@@ -165,13 +166,17 @@ export class Ingest {
         );
       }
       report(digester.size);
-      for await (const chunk of abortable(source.body, signal)) {
-        const written = writeFully(this.#files, fd, chunk, digester.size);
-        digester.update(chunk);
-        await written;
-        fetched += chunk.byteLength;
-        report(digester.size);
-        if (want.size !== undefined && digester.size > want.size) break;
+      const file = new BlobFile(this.#files, fd, digester, want.size);
+      try {
+        for await (const chunk of abortable(source.body, signal)) {
+          await file.append(chunk);
+          fetched += chunk.byteLength;
+          report(digester.size);
+          if (want.size !== undefined && digester.size > want.size) break;
+        }
+      } finally {
+        // Also what came before the connection broke: it is progress.
+        await file.flush();
       }
     }
     // Too few bytes of the right blob are progress; anything else is worth nothing.
