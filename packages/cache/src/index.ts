@@ -2,6 +2,18 @@ export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
 export { CacheRegistry } from './cache-registry.js';
 export { decompress } from './decompress.js';
 export { writeWholeFile } from './export/whole-file.js';
+export type { BlobKind } from './insight/blob-kind.js';
+export type { DiskUse } from './insight/folder-size.js';
+export type {
+  AgeBand,
+  BlobStats,
+  CacheStats,
+  Deduplication,
+  ImageStats,
+  KindStats,
+  PairStats,
+  StatsOptions,
+} from './insight/stats.js';
 export {
   LayerCache,
   type ExportOptions,

@@ -11,13 +11,22 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import { OciLayout, verify, type Entry, type VerifyOptions, type VerifyReport } from '@layercache/layout';
+import {
+  OciLayout,
+  indexStats,
+  verify,
+  type Entry,
+  type IndexStats,
+  type VerifyOptions,
+  type VerifyReport,
+} from '@layercache/layout';
 import { RegistryClient, formatReference, parseReference, type Registry } from '@layercache/registry';
 import { ImageAdder, type AddOptions, type AddedImage } from './add-image.js';
 import { CacheRegistry } from './cache-registry.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
-import { isLayerDescriptor, layerRecord } from './layer-record.js';
+import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
+import { layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import { CACHE_TAG } from './share/cache-index.js';
@@ -194,15 +203,7 @@ export class LayerCache {
 
   /** Every layer once: by its diffID where it is known, else by its digest. In order of those. */
   *layers(): Generator<Layer> {
-    const seen = new Set<Digest>();
-    for (const { descriptor } of this.#layout.entries()) {
-      if (!isLayerDescriptor(descriptor)) continue;
-      const layer = this.layer(descriptor.digest);
-      const name = layer.diffID ?? descriptor.digest;
-      if (seen.has(name)) continue;
-      seen.add(name);
-      yield layer.key === name ? layer : this.layer(name);
-    }
+    for (const name of layerNames(this.#layout)) yield this.layer(name);
   }
 
   /** Named images, in the order of their names. */
@@ -217,9 +218,25 @@ export class LayerCache {
     return this.#layout.lookup(parseDigest(digestOrDiffID));
   }
 
-  /** Every entry of index.json. */
-  entries(): Iterable<Entry> {
-    return this.#layout.entries();
+  /** Every entry of index.json, or those that a filter lets through. In order of their digests. */
+  *entries(filter: (entry: Entry) => boolean = () => true): Generator<Entry> {
+    for (const entry of this.#layout.entries()) if (filter(entry)) yield entry;
+  }
+
+  /** Every digest and diffID that {@link LayerCache.lookup} finds something under, once. */
+  keys(): Iterable<Digest> {
+    return this.#layout.keys();
+  }
+
+  /** How large index.json, the index map and the journal are, and how much each of them holds. */
+  indexStats(): IndexStats {
+    return indexStats(this.#layout);
+  }
+
+  /** Folds the journal into index.json and writes a new index map, whatever the old one looks like. */
+  async compact(): Promise<IndexStats> {
+    await this.#layout.rebuild();
+    return this.indexStats();
   }
 
   /**
@@ -332,6 +349,11 @@ export class LayerCache {
         return true;
       },
     });
+  }
+
+  /** What is in the cache and what it costs, counted on the disk. No blob counts as used for it. */
+  stats(options: StatsOptions = {}): Promise<CacheStats> {
+    return cacheStats(this.#layout, options);
   }
 
   /** Makes index.json, the map and the cache index say what is here. */

@@ -57,3 +57,15 @@ function diffIDOf(found: readonly Entry[], key: Digest): Digest | undefined {
 function uniqueByDigest(entries: readonly Entry[]): Entry[] {
   return [...new Map(entries.map((entry) => [entry.descriptor.digest, entry] as const)).values()];
 }
+
+/** One name of every layer: its diffID where it is known, else its digest. */
+export function* layerNames(layout: OciLayout): Generator<Digest> {
+  const seen = new Set<Digest>();
+  for (const { descriptor } of layout.entries()) {
+    if (!isLayerDescriptor(descriptor)) continue;
+    const name = layerRecord(layout, descriptor.digest)?.diffID ?? descriptor.digest;
+    if (seen.has(name)) continue;
+    seen.add(name);
+    yield name;
+  }
+}

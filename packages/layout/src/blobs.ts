@@ -25,6 +25,13 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
   /** Hash the bytes and fail before the end when they are not the digest's. Default: for whole reads. */
   readonly verify?: boolean;
+  /** Whether this counts as a use of the blob. Default: true; false for whoever only looks after the cache. */
+  readonly touch?: boolean;
+}
+
+export interface ReadDocumentOptions extends Pick<ReadOptions, 'signal' | 'touch'> {
+  /** Bytes. Default: 64 MiB. */
+  readonly maxSize?: number;
 }
 
 export interface WriteOptions {
@@ -115,7 +122,7 @@ export class Blobs {
     const digester = (options.verify ?? whole) && whole ? new Digester(digestAlgorithm(digest)) : undefined;
     const fd = await this.#open(digest, path);
     try {
-      const size = await this.#noteAccess(fd);
+      const size = await this.#noteAccess(fd, options.touch ?? true);
       const end = Math.min(options.end ?? size, size);
       // One chunk behind: who counts bytes must not have them all before the digest is known to be right.
       let held: Buffer | undefined;
@@ -152,14 +159,10 @@ export class Blobs {
   /**
    * A small document, verified.
    *
-   * @param options.maxSize in bytes, default 64 MiB
    * @throws LayercacheError `DOCUMENT_INVALID` when it is larger
    */
-  async readBytes(
-    digest: Digest,
-    options: { readonly maxSize?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<Uint8Array> {
-    const { maxSize = MAX_DOCUMENT, signal } = options;
+  async readBytes(digest: Digest, options: ReadDocumentOptions = {}): Promise<Uint8Array> {
+    const { maxSize = MAX_DOCUMENT, ...reading } = options;
     const size = await this.size(digest);
     if (size !== undefined && size > maxSize) {
       throw new LayercacheError(
@@ -167,7 +170,7 @@ export class Blobs {
         `blob ${digest} has ${size} bytes, too many for a document (${maxSize}); read it as a stream`,
       );
     }
-    return collect(this.read(digest, { signal }));
+    return collect(this.read(digest, reading));
   }
 
   async #open(digest: Digest, path: string): Promise<number> {
@@ -182,10 +185,10 @@ export class Blobs {
   }
 
   /** The file's mtime is its access time, bumped at most once an hour. Returns the size in bytes. */
-  async #noteAccess(fd: number): Promise<number> {
+  async #noteAccess(fd: number, touch: boolean): Promise<number> {
     const { size, mtimeNs } = this.#files.fstatSync(fd);
     const now = new Date();
-    if (BigInt(now.getTime()) * 1_000_000n - mtimeNs > HOUR_NS) {
+    if (touch && BigInt(now.getTime()) * 1_000_000n - mtimeNs > HOUR_NS) {
       // A reader without the right to write reads all the same.
       await this.#files.touch(fd, now).catch(() => undefined);
     }

@@ -1,7 +1,8 @@
-export type { Bytes, ReadOptions, WriteOptions, WrittenBlob } from './blobs.js';
+export type { Bytes, ReadDocumentOptions, ReadOptions, WriteOptions, WrittenBlob } from './blobs.js';
 export type { Entry } from './entry.js';
 export type { AdoptContext, DeriveContext, Derived, LayoutExtension } from './extension.js';
 export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';
+export { indexStats, type IndexStats } from './index-stats.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
 export type { StoredBlob } from './stored-blobs.js';

@@ -10,8 +10,15 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import { Blobs, type Bytes, type ReadOptions, type WriteOptions, type WrittenBlob } from './blobs.js';
-import type { Entry } from './entry.js';
+import {
+  Blobs,
+  type Bytes,
+  type ReadDocumentOptions,
+  type ReadOptions,
+  type WriteOptions,
+  type WrittenBlob,
+} from './blobs.js';
+import { lookupKeys, type Entry } from './entry.js';
 import type { LayoutExtension } from './extension.js';
 import { nodeFileSystem, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
@@ -123,6 +130,18 @@ export class OciLayout {
     return this.#state.all();
   }
 
+  /** Every digest and diffID that {@link OciLayout.lookup} finds something under, once. */
+  *keys(): Generator<Digest> {
+    const seen = new Set<Digest>();
+    for (const { descriptor } of this.entries()) {
+      for (const key of lookupKeys(descriptor)) {
+        if (seen.has(key)) continue;
+        seen.add(key);
+        yield key;
+      }
+    }
+  }
+
   *tags(): Generator<[name: string, entry: Entry]> {
     for (const entry of this.#state.all()) {
       const name = refName(entry.descriptor);
@@ -202,13 +221,9 @@ export class OciLayout {
   /**
    * A small document, verified.
    *
-   * @param options.maxSize in bytes, default 64 MiB
    * @throws LayercacheError `NOT_FOUND`, `DIGEST_MISMATCH`; `DOCUMENT_INVALID` when it is larger
    */
-  readBytes(
-    digest: Digest,
-    options: { readonly maxSize?: number; readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<Uint8Array> {
+  readBytes(digest: Digest, options: ReadDocumentOptions = {}): Promise<Uint8Array> {
     return this.#blobs.readBytes(digest, options);
   }
 

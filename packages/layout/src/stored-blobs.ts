@@ -71,7 +71,7 @@ async function children(
   const isIndex = isIndexMediaType(mediaType);
   if (!isIndex && !isImageManifestMediaType(mediaType)) return [];
   try {
-    const bytes = await layout.readBytes(digest);
+    const bytes = await layout.readBytes(digest, { touch: false });
     if (isIndex) return parseImageIndex(bytes).manifests;
     const { config, layers } = parseImageManifest(bytes);
     return [config, ...layers];

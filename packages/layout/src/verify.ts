@@ -243,7 +243,11 @@ class Verification {
 
   async #hash(digest: Digest): Promise<Digest> {
     const digester = new Digester(digestAlgorithm(digest));
-    for await (const chunk of this.#layout.read(digest, { verify: false, signal: this.#options.signal })) {
+    for await (const chunk of this.#layout.read(digest, {
+      verify: false,
+      touch: false,
+      signal: this.#options.signal,
+    })) {
       digester.update(chunk as Buffer);
     }
     this.#bytes += digester.size;

@@ -10,6 +10,7 @@ import { pull } from './pull.js';
 import { push } from './push.js';
 import { resolve } from './resolve.js';
 import { serve } from './serve.js';
+import { stats } from './stats.js';
 import { verify } from './verify.js';
 
 /** In the order in which the help lists them. */
@@ -24,6 +25,7 @@ export const commands: readonly CommandModule[] = [
   pull,
   exportImage,
   verify,
+  stats,
   serve,
   demo,
 ];
