@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
 import { setImmediate } from 'node:timers/promises';
+import pLimit from 'p-limit';
 import {
   digestAlgorithm,
   Digester,
@@ -25,11 +26,18 @@ export interface DecompressOptions {
 
 /** Output of a span that is held until its turn comes. A larger one is inflated only then. */
 const MAX_OUTPUT = 16 << 20;
+/** Bytes that are hashed in one go. */
+const PORTION = 1 << 20;
+/** Spans that are inflated, or under way, before their turn: so that no thread waits for the one that hashes. */
+const AHEAD = 8;
+/** Bytes of output, ahead of the turn, above which no more spans are started. */
+const MAX_AHEAD = 64 << 20;
 
 /**
  * The tar of a layer with an index, inflated by several of zlib's threads at once, hashed in order. (Threads of our
- * own cost 20 % more: each output would be fresh memory.) Reads and inflates only a few spans ahead of the consumer. What comes out is verified as one: the stream fails with `DIFFID_MISMATCH`
- * before its end unless all of it hashes to `diffID`, whatever the index said.
+ * own cost 20 % more: each output would be fresh memory.) Reads and inflates only a few spans ahead of the consumer:
+ * 64 MiB at most. What comes out is verified as one: the stream fails with `DIFFID_MISMATCH` before its end unless
+ * all of it hashes to `diffID`, whatever the index said.
  */
 export function decompressLayer(layer: IndexedLayer, options: DecompressOptions): Readable {
   return Readable.from(verified(output(layer, options), options), { objectMode: false, highWaterMark: 1 });
@@ -74,34 +82,51 @@ async function* inflated(
   spans: readonly Span[],
   { concurrency = availableParallelism() + 2, signal }: DecompressOptions,
 ): AsyncGenerator<Uint8Array> {
-  const ahead: Promise<Inflated>[] = [];
-  async function* inTurn(inflating: Promise<Inflated>): AsyncGenerator<Uint8Array> {
-    for await (const piece of await untilAborted(inflating, signal)) {
-      yield piece;
-      // The event loop has to come round, or zlib's threads wait while a whole span is hashed.
-      await setImmediate();
+  const limit = pLimit(concurrency);
+  const ahead: { readonly inflating: Promise<Inflated>; readonly size: number }[] = [];
+  let held = 0;
+  async function* inTurn(): AsyncGenerator<Uint8Array> {
+    const first = ahead.shift();
+    if (first === undefined) return;
+    for await (const piece of await untilAborted(first.inflating, signal)) {
+      for (let at = 0; at < piece.length; at += PORTION) {
+        yield piece.subarray(at, at + PORTION);
+        // The event loop has to come round, or zlib's threads wait while a whole span is hashed.
+        await setImmediate();
+      }
     }
+    held -= first.size;
   }
-  for (const span of spans) {
-    const inflating = inflate(layer, span, signal);
-    inflating.catch(() => undefined);
-    ahead.push(inflating);
-    const first = ahead.length < concurrency ? undefined : ahead.shift();
-    if (first !== undefined) yield* inTurn(first);
+  try {
+    for (const span of spans) {
+      const size = outputSize(span) ?? 0;
+      while (ahead.length >= Math.max(AHEAD, concurrency) || (ahead.length > 0 && held + size > MAX_AHEAD))
+        yield* inTurn();
+      const inflating = limit(inflate, layer, span, signal);
+      inflating.catch(() => undefined);
+      ahead.push({ inflating, size });
+      held += size;
+    }
+    while (ahead.length > 0) yield* inTurn();
+  } finally {
+    limit.clearQueue();
   }
-  for (const inflating of ahead) yield* inTurn(inflating);
+}
+
+/** Bytes; undefined when only inflating tells. */
+function outputSize({ output, outputEnd }: Span): number | undefined {
+  return outputEnd === undefined ? undefined : outputEnd - output;
 }
 
 async function inflate(layer: IndexedLayer, span: Span, signal: AbortSignal | undefined): Promise<Inflated> {
-  const { checkpoint, output, outputEnd } = span;
+  const { checkpoint } = span;
   if (checkpoint === undefined) return [];
   const bytes = await readSpan(layer, span, signal);
-  const size = outputEnd === undefined ? undefined : outputEnd - output;
-  const streamed = inflateFrom(checkpoint, bytes);
-  if (size === undefined || size > MAX_OUTPUT) return streamed;
+  const size = outputSize(span);
+  if (size === undefined || size > MAX_OUTPUT) return inflateFrom(checkpoint, bytes);
   const pieces: Uint8Array[] = [];
   let found = 0;
-  for await (const piece of streamed) {
+  for await (const piece of inflateFrom(checkpoint, bytes, { pieceSize: size })) {
     pieces.push(piece);
     found += piece.length;
     if (found > size) break;

@@ -63,13 +63,21 @@ function alignedHead(bits: number, first: number | undefined): Uint8Array {
   return head;
 }
 
-const OPTIONS: ZlibOptions & { readonly readableHighWaterMark: number } = {
-  // A span ends before its stream does: no end-of-stream is no error here.
-  finishFlush: constants.Z_SYNC_FLUSH,
-  chunkSize: 1 << 20,
-  // zlib's threads go on while what they made is being hashed.
-  readableHighWaterMark: 4 << 20,
-};
+export interface InflateOptions {
+  /** Bytes of a piece of output, at most. Default: 1 MiB. */
+  readonly pieceSize?: number;
+}
+
+function zlibOptions(pieceSize: number): ZlibOptions & { readonly readableHighWaterMark: number } {
+  return {
+    // A span ends before its stream does: no end-of-stream is no error here.
+    finishFlush: constants.Z_SYNC_FLUSH,
+    // A buffer that is just filled is not the end for zlib: it would ask for another.
+    chunkSize: pieceSize + 64,
+    // zlib's threads go on while what they made is being hashed.
+    readableHighWaterMark: 4 * pieceSize,
+  };
+}
 
 function corrupt(checkpoint: Checkpoint, cause: unknown): LayercacheError {
   return new LayercacheError(
@@ -93,17 +101,22 @@ function nextMembers(bytes: Uint8Array, used: number): Uint8Array | undefined {
  * @param bytes the compressed stream from `spanStart(checkpoint)` on
  * @throws LayercacheError `COMPRESSION_INVALID`
  */
-export async function* inflateFrom(checkpoint: Checkpoint, bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+export async function* inflateFrom(
+  checkpoint: Checkpoint,
+  bytes: Uint8Array,
+  { pieceSize = 1 << 20 }: InflateOptions = {},
+): AsyncGenerator<Uint8Array> {
+  const options = zlibOptions(pieceSize);
   const head = alignedHead(checkpoint.bits, bytes[0]);
   const rest = checkpoint.bits === 0 ? bytes : bytes.subarray(1);
   try {
-    const raw = createInflateRaw({ ...OPTIONS, dictionary: checkpoint.window });
+    const raw = createInflateRaw({ ...options, dictionary: checkpoint.window });
     raw.write(head);
     raw.end(rest);
     for await (const piece of raw) yield piece as Uint8Array;
     const members = nextMembers(rest, raw.bytesWritten - head.length);
     if (members === undefined) return;
-    const gunzip = createGunzip(OPTIONS);
+    const gunzip = createGunzip(options);
     gunzip.end(members);
     for await (const piece of gunzip) yield piece as Uint8Array;
   } catch (error) {
