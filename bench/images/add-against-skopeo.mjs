@@ -6,29 +6,15 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { createGzip } from 'node:zlib';
-import { OciLayout } from '@layercache/layout';
-import { Annotation, Digester, MediaType } from '@layercache/oci';
+import { makeMachineImage } from './machine-image.mjs';
 import { layercache, median, timed } from './program.mjs';
 
 const WANTED = 400_000_000;
-/** Folders of the machine itself, tried in turn until there are enough bytes. */
-const FOLDERS = [
-  'usr/bin',
-  'usr/share',
-  'usr/include',
-  'usr/lib/x86_64-linux-gnu',
-  'usr/lib/gcc',
-  'usr/local',
-  'usr/lib/jvm',
-  'opt',
-  'usr/lib',
-];
 const pairs = Number(process.argv[2] ?? 5);
 const dir = await mkdtemp(join(tmpdir(), 'layercache-add-'));
 
 try {
-  const { bytes, layers } = await makeImage(join(dir, 'source'));
+  const { bytes, layers } = await makeMachineImage(join(dir, 'source'), 'image', WANTED);
   const registry = await startRegistry();
   try {
     const image = `${registry.host}/bench/image:1`;
@@ -75,55 +61,6 @@ try {
 function run(program, args) {
   const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${program} failed: ${stderr}`);
-}
-
-async function makeImage(path) {
-  const layout = await OciLayout.open(path);
-  const layers = [];
-  const diffIDs = [];
-  let bytes = 0;
-  for (const folder of FOLDERS) {
-    if (bytes >= WANTED) break;
-    const tar = spawn('tar', ['-C', '/', '-cf', '-', '--sort=name', folder], {
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    const digester = new Digester();
-    const gzip = createGzip({ level: 1 });
-    const feeding = (async () => {
-      for await (const chunk of tar.stdout) {
-        digester.update(chunk);
-        if (!gzip.write(chunk)) await once(gzip, 'drain');
-      }
-      gzip.end();
-    })();
-    const written = await layout.write(gzip);
-    await feeding;
-    layers.push({ mediaType: MediaType.layerGzip, ...written });
-    diffIDs.push(digester.digest());
-    bytes += written.size;
-  }
-  const config = await layout.write(
-    Buffer.from(
-      JSON.stringify({ os: 'linux', architecture: 'amd64', rootfs: { type: 'layers', diff_ids: diffIDs } }),
-    ),
-  );
-  const manifest = await layout.write(
-    Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: MediaType.manifest,
-        config: { mediaType: MediaType.config, ...config },
-        layers,
-      }),
-    ),
-  );
-  await layout.put({
-    mediaType: MediaType.manifest,
-    ...manifest,
-    annotations: { [Annotation.refName]: 'image' },
-  });
-  await layout.close();
-  return { bytes, layers: layers.length };
 }
 
 async function startRegistry() {
