@@ -37,3 +37,11 @@ export type { BlobState } from './share/remote-blobs.js';
 export type { Removal } from './share/removal.js';
 export type { PushProgress } from './share/sender.js';
 export type { RegistryFactory } from './sources/open-source.js';
+export {
+  DEFAULT_TAG_TTL,
+  type ResolveTagOptions,
+  type ResolvedTag,
+  type TagMove,
+  type TagResolution,
+  type TagResolver,
+} from './tags/tag-resolver.js';

@@ -39,6 +39,8 @@ import { RemoteMemory } from './share/remote-memory.js';
 import { RemoteTier } from './share/remote-tier.js';
 import { WriteBack } from './share/write-back.js';
 import { openSource, type RegistryFactory } from './sources/open-source.js';
+import { tagFollowingSource } from './tags/tag-following-source.js';
+import { DEFAULT_TAG_TTL, TagResolver } from './tags/tag-resolver.js';
 
 export interface LayerCacheOptions {
   /** Create the cache when the folder does not exist or is empty. Default true. */
@@ -59,6 +61,10 @@ export interface LayerCacheOptions {
   readonly remote?: string | undefined;
   /** Push to `remote` in the background whenever an image was added. {@link LayerCache.close} waits. Default false. */
   readonly writeBack?: boolean | undefined;
+  /** Milliseconds for which a tag is believed to stay where a registry said it is. Default 300,000. */
+  readonly tagTTL?: number | undefined;
+  /** When a registry is down, tags mean what it said last, with a warning. Default false. */
+  readonly staleIfError?: boolean | undefined;
 }
 
 export interface FindOptions {
@@ -74,6 +80,8 @@ export type VerifyCacheOptions = Pick<VerifyOptions, 'repair' | 'signal' | 'onPr
 
 /** A cache of container-image layers, which is an OCI image layout on disk. */
 export class LayerCache {
+  /** What tags mean, and have meant. */
+  readonly tags: TagResolver;
   readonly #layout: OciLayout;
   readonly #logger: Logger;
   readonly #concurrency: number;
@@ -94,6 +102,13 @@ export class LayerCache {
     this.#registryOf = options.registry ?? registryClients(this.#logger);
     this.#blobs = new RemoteBlobs(layout, this.#registryOf);
     this.#memory = new RemoteMemory(layout.dir);
+    this.tags = new TagResolver({
+      layout,
+      registryOf: this.#registryOf,
+      ttl: options.tagTTL ?? DEFAULT_TAG_TTL,
+      staleIfError: options.staleIfError ?? false,
+      logger: this.#logger,
+    });
     const { remote, writeBack = false } = options;
     if (remote === undefined) {
       if (writeBack) throw new LayercacheError('USAGE', 'there is nothing to write back to: name a remote');
@@ -132,7 +147,7 @@ export class LayerCache {
    * `docker-archive:FILE[:name]`. What is here already is not fetched; what was interrupted goes on.
    */
   async add(source: string, options: AddOptions = {}): Promise<AddedImage> {
-    const opened = await openSource(source, this.#registryOf);
+    const opened = tagFollowingSource(await openSource(source, this.#registryOf), this.tags);
     try {
       const added = await new ImageAdder(this.#layout, opened, options, {
         concurrency: this.#concurrency,
@@ -364,6 +379,7 @@ export class LayerCache {
   /** Waits for what is written back, commits, and lets go of everything. */
   async close(): Promise<void> {
     await this.#writeBack?.end();
+    this.tags.close();
     await this.#layout.close();
   }
 

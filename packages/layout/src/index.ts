@@ -5,6 +5,7 @@ export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.j
 export { indexStats, type IndexStats } from './index-stats.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
+export { SideFolder, type SideFolderOptions } from './side-folder.js';
 export type { StoredBlob } from './stored-blobs.js';
 export {
   verify,

@@ -25,6 +25,10 @@ export type ErrorCode =
   | 'LOCK_TIMEOUT'
   /** Nothing is known under that digest, diffID, tag or name. */
   | 'NOT_FOUND'
+  /** What is known is older than it may be, and asking again was ruled out. */
+  | 'EXPIRED'
+  /** What is known was declared invalid, and asking again was ruled out. */
+  | 'INVALIDATED'
   /** An image reference does not follow the grammar. */
   | 'REFERENCE_INVALID'
   /** An image has nothing for the platform asked for. */

@@ -5,6 +5,7 @@ export {
   type CredentialStore,
 } from './client/credentials.js';
 export { RegistryClient, type RegistryClientOptions } from './client/registry-client.js';
+export type { RateLimit } from './client/rate-limit.js';
 export type { RetryOptions } from './client/retry.js';
 export { isLoopback, type Traffic } from './client/transport.js';
 export { copy, type CopyEnd, type CopyEvent, type CopyOptions } from './copy.js';

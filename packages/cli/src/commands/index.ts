@@ -11,6 +11,7 @@ import { push } from './push.js';
 import { resolve } from './resolve.js';
 import { serve } from './serve.js';
 import { stats } from './stats.js';
+import { tag } from './tag.js';
 import { verify } from './verify.js';
 
 /** In the order in which the help lists them. */
@@ -24,6 +25,7 @@ export const commands: readonly CommandModule[] = [
   push,
   pull,
   exportImage,
+  tag,
   verify,
   stats,
   serve,

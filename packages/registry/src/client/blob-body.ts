@@ -1,6 +1,6 @@
 import { LayercacheError, isLayercacheError } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
-import { headerOf } from './exchange.js';
+import { headerOf } from './header.js';
 import { pause, type RetryPolicy } from './retry.js';
 import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 

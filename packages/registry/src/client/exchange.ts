@@ -1,8 +1,9 @@
-import type { IncomingHttpHeaders } from 'node:http';
 import { isLayercacheError, type ErrorCode, type Logger } from '@layercache/oci';
 import { z } from 'zod';
 import { RegistryError, type ReportedError } from '../registry-error.js';
 import type { Authorizer, Scope } from './authorizer.js';
+import { headerOf } from './header.js';
+import { rateLimitOf, type RateLimit } from './rate-limit.js';
 import { isTransientStatus, pause, retryAfter, type RetryPolicy } from './retry.js';
 import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 
@@ -39,6 +40,8 @@ export class Exchanger {
   readonly #policy: RetryPolicy;
   readonly #logger: Logger;
   readonly #registry: string;
+  /** As of the last answer that said something of it. */
+  rateLimit: RateLimit | undefined;
 
   constructor(
     registry: string,
@@ -107,13 +110,15 @@ export class Exchanger {
   async #once(exchange: Exchange): Promise<HttpResponse> {
     const { method, url, scopes, headers, body, signal } = exchange;
     const authorization = await this.#authorizer.authorization(scopes, signal);
-    return this.#transport.send({
+    const response = await this.#transport.send({
       method,
       url,
       headers: { ...headers, ...(authorization === undefined ? {} : { authorization }) },
       ...(body === undefined ? {} : { body: body() }),
       signal,
     });
+    this.rateLimit = rateLimitOf(response.headers) ?? this.rateLimit;
+    return response;
   }
 
   /** The error that a response is, in the registry's own words. */
@@ -139,11 +144,6 @@ export class Exchanger {
       { status, reported },
     );
   }
-}
-
-export function headerOf(headers: IncomingHttpHeaders, name: string): string | undefined {
-  const value = headers[name];
-  return Array.isArray(value) ? value[0] : value;
 }
 
 /** Frees the connection of an answer nobody reads. */

@@ -2,7 +2,8 @@ import { MediaType } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
 import type { ListOptions } from '../registry.js';
 import type { Scope } from './authorizer.js';
-import { headerOf, type Exchanger } from './exchange.js';
+import { type Exchanger } from './exchange.js';
+import { headerOf } from './header.js';
 import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 
 /** Bytes of a page of tags, repositories or referrers. */

@@ -33,8 +33,10 @@ import { Authorizer, scopeOf } from './authorizer.js';
 import { bodyExtent, resumingBody } from './blob-body.js';
 import { dockerCredentials, type CredentialStore } from './credentials.js';
 import { FallbackReferrers } from './fallback-referrers.js';
-import { Exchanger, discard, headerOf } from './exchange.js';
+import { Exchanger, discard } from './exchange.js';
+import { headerOf } from './header.js';
 import { Lister, inOrder } from './lister.js';
+import type { RateLimit } from './rate-limit.js';
 import { retryPolicy, type RetryOptions, type RetryPolicy } from './retry.js';
 import { Transport, isLoopback, type HttpResponse, type Traffic } from './transport.js';
 import { Uploader } from './upload.js';
@@ -95,6 +97,11 @@ export class RegistryClient implements Registry {
   /** What has gone over the network so far. */
   get traffic(): Readonly<Traffic> {
     return this.#transport.traffic;
+  }
+
+  /** What the registry last said of its pull limit. Docker Hub does; asking it by HEAD does not count. */
+  get rateLimit(): RateLimit | undefined {
+    return this.#exchanger.rateLimit;
   }
 
   async resolve(repository: string, reference: string, options: RequestOptions = {}): Promise<Descriptor> {

@@ -2,7 +2,8 @@ import { IntegrityError, isLayercacheError, type Descriptor, type Digest } from 
 import { RegistryError } from '../registry-error.js';
 import type { ByteSource } from '../registry.js';
 import { scopeOf, type Scope } from './authorizer.js';
-import { discard, headerOf, type Exchanger } from './exchange.js';
+import { discard, type Exchanger } from './exchange.js';
+import { headerOf } from './header.js';
 import { pause, type RetryPolicy } from './retry.js';
 import type { HttpResponse } from './transport.js';
 
