@@ -14,6 +14,10 @@ export type {
   PairStats,
   StatsOptions,
 } from './insight/stats.js';
+export type { ImageView, ReadFileOptions } from './indexes/image-view.js';
+export type { IndexProgress, LayerIndexOptions } from './indexes/layer-indexer.js';
+export type { IndexedLayerReport, IndexOptions, IndexReport, ViewOptions } from './indexes/layer-indexes.js';
+export type { DescribedLayer, StoredLayerIndex } from './indexes/stored-index.js';
 export {
   LayerCache,
   type ExportOptions,

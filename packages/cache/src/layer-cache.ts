@@ -26,7 +26,16 @@ import { CacheRegistry } from './cache-registry.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
-import { layerNames, layerRecord } from './layer-record.js';
+import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
+import type { LayerIndexOptions } from './indexes/layer-indexer.js';
+import {
+  LayerIndexes,
+  type IndexOptions,
+  type IndexReport,
+  type ViewOptions,
+} from './indexes/layer-indexes.js';
+import type { StoredLayerIndex } from './indexes/stored-index.js';
+import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import { CACHE_TAG } from './share/cache-index.js';
@@ -89,6 +98,7 @@ export class LayerCache {
   readonly #pairing: Pairing;
   readonly #registryOf: RegistryFactory;
   readonly #blobs: RemoteBlobs;
+  readonly #indexes: LayerIndexes;
   readonly #memory: RemoteMemory;
   readonly #tier: RemoteTier | undefined;
   readonly #writeBack: WriteBack | undefined;
@@ -101,6 +111,16 @@ export class LayerCache {
     this.#pairing = new Pairing(layout, this.#supply, this.#logger);
     this.#registryOf = options.registry ?? registryClients(this.#logger);
     this.#blobs = new RemoteBlobs(layout, this.#registryOf);
+    this.#indexes = new LayerIndexes({
+      layout,
+      supply: this.#supply,
+      blobs: this.#blobs,
+      pairing: this.#pairing,
+      logger: this.#logger,
+      concurrency: this.#concurrency,
+      image: (name) => this.image(name),
+      find: (key, signal) => this.find(key, { signal }),
+    });
     this.#memory = new RemoteMemory(layout.dir);
     this.tags = new TagResolver({
       layout,
@@ -206,6 +226,55 @@ export class LayerCache {
     return this.layer(key);
   }
 
+  /**
+   * Makes the layer indexes of an image, or of one layer, that are not here yet. Each is made in one pass, which
+   * proves digest and diffID, too.
+   *
+   * @param name an image by name or digest, or a layer by digest or diffID
+   * @throws LayercacheError `NOT_FOUND`, `PLATFORM_NOT_FOUND`, `DIFFID_MISMATCH`, `COMPRESSION_INVALID`,
+   * `ARCHIVE_INVALID`
+   */
+  index(name: string, options: IndexOptions = {}): Promise<IndexReport> {
+    return this.#indexes.index(name, options);
+  }
+
+  /** The index of the layer that a digest or a diffID names, made when it is not here. */
+  layerIndex(digestOrDiffID: string, options: LayerIndexOptions = {}): Promise<StoredLayerIndex> {
+    return this.#indexes.layerIndex(digestOrDiffID, options);
+  }
+
+  /**
+   * The files of an image, merged from the indexes of its layers, which are made where they are not here.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH` when the image claims a wrong diffID for a layer
+   */
+  view(image: string, options: ViewOptions = {}): Promise<ImageView> {
+    return this.#indexes.view(image, options);
+  }
+
+  /** The contents of one file of an image. With many to read, keep the {@link view}. */
+  openFile(image: string, path: string, options: ViewOptions = {}): Promise<Readable> {
+    return this.#indexes.openFile(image, path, options);
+  }
+
+  /** Bytes `start` up to and without `end` of the tar of a layer, without decompressing more than the spans they are in. */
+  readRange(
+    digestOrDiffID: string,
+    start: number,
+    end: number,
+    options: ReadFileOptions = {},
+  ): Promise<Readable> {
+    return this.#indexes.readRange(digestOrDiffID, start, end, options);
+  }
+
+  /**
+   * Makes the SOCI index manifest of an image, for one platform, an entry of the cache: so that SOCI's snapshotter can
+   * use the layer indexes. Resolves with its descriptor.
+   */
+  exportSoci(image: string, options: ViewOptions = {}): Promise<Descriptor> {
+    return this.#indexes.exportSoci(image, options);
+  }
+
   /** Whether the bytes of an entry are on this disk, can be fetched, or are gone. */
   blobState(descriptor: Descriptor): Promise<BlobState> {
     return this.#blobs.state(descriptor);
@@ -213,7 +282,11 @@ export class LayerCache {
 
   /** Whether a layer is known by this digest or diffID, or any other blob by this digest. */
   has(digest: string): boolean {
-    return this.#layout.lookup(parseDigest(digest)).length > 0;
+    const key = parseDigest(digest);
+    // A layer index is found by the diffID of its layer, and is not the layer.
+    return this.#layout
+      .lookup(key)
+      .some(({ descriptor }) => descriptor.digest === key || isLayerDescriptor(descriptor));
   }
 
   /** Every layer once: by its diffID where it is known, else by its digest. In order of those. */

@@ -41,7 +41,7 @@ export class Pairing {
    */
   prove(descriptor: Descriptor, signal?: AbortSignal): Promise<Digest> {
     return this.#flights.run(`prove ${descriptor.digest}`, signal, async (shared) => {
-      return this.#found(descriptor, await this.diffID(descriptor, shared));
+      return this.settle(descriptor, await this.diffID(descriptor, shared));
     });
   }
 
@@ -75,11 +75,11 @@ export class Pairing {
           error.expected === claimed &&
           typeof error.found === 'string'
         ) {
-          return this.#found(descriptor, error.found);
+          return this.settle(descriptor, error.found);
         }
         throw error;
       }
-      const diffID = await this.#found(descriptor, written.digest);
+      const diffID = await this.settle(descriptor, written.digest);
       await this.#layout.put(
         {
           mediaType: uncompressedMediaType(descriptor.mediaType),
@@ -110,7 +110,12 @@ export class Pairing {
     return decompress(form, compressed, `layer ${descriptor.digest}`);
   }
 
-  async #found(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
+  /**
+   * Writes down the diffID that decompressing a layer gave.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH` when another one was claimed
+   */
+  async settle(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
     const claimed = claimedDiffID(descriptor);
     await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), { proven: true });
     if (claimed === undefined || claimed === diffID) return diffID;

@@ -24,3 +24,4 @@ export * from './format/mtree.js';
 export * from './format/text.js';
 export * from './merge/diff.js';
 export * from './extract/extract-view.js';
+export * from './ztoc/timestamp.js';

@@ -10,8 +10,12 @@ export const Annotation = {
   /** The name of an entry of index.json (annotations.md). */
   refName: 'org.opencontainers.image.ref.name',
   containerdName: 'io.containerd.image.name',
-  /** On a layer index (SOCI zTOC): the digest of the compressed layer it describes. */
+  /** On a layer index (SOCI zTOC): the digest of the layer it describes, in the form that it describes. */
   sociLayerDigest: 'com.amazon.soci.image-layer-digest',
+  /** On a layer index in a SOCI index manifest: the media type of that layer. */
+  sociLayerMediaType: 'com.amazon.soci.image-layer-mediaType',
+  /** On a SOCI index manifest: who made it. */
+  sociBuildTool: 'com.amazon.soci.build-tool-identifier',
 } as const;
 
 /** What other tools call a layer's diffID and digests. Accepted on reading, never written. */

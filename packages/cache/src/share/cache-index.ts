@@ -62,8 +62,9 @@ export function travellingEntries(entries: readonly Descriptor[], withUncompress
   const derivable = new Set<Digest>();
   if (!withUncompressed) {
     for (const entry of entries) {
-      if (layerForm(entry.mediaType) === 'tar') continue;
-      const diffID = claimedDiffID(entry);
+      const form = layerForm(entry.mediaType);
+      // A layer index has a diffID, too, and nothing is derived from it.
+      const diffID = form === undefined || form === 'tar' ? undefined : claimedDiffID(entry);
       if (diffID !== undefined) derivable.add(diffID);
     }
   }

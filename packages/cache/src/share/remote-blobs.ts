@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import {
   LayercacheError,
   isLayercacheError,
@@ -42,11 +43,16 @@ export class RemoteBlobs {
   async fetch(descriptor: Descriptor, options: IngestOptions = {}): Promise<Ingested> {
     const { digest, size } = descriptor;
     if (await this.#layout.has(digest, size)) return { size, fetched: 0 };
+    return this.#atAnyOrigin(descriptor, (origin) => this.#fetchFrom(origin, descriptor, options));
+  }
+
+  /** The first place that a blob is said to be at, and where `work` does not fail. */
+  async #atAnyOrigin<T>(descriptor: Descriptor, work: (origin: BlobOrigin) => Promise<T>): Promise<T> {
     const origins = this.#origins(descriptor);
     let last: unknown;
     for (const origin of origins) {
       try {
-        return await this.#fetchFrom(origin, descriptor, options);
+        return await work(origin);
       } catch (error) {
         if (!isLayercacheError(error, 'NOT_FOUND', 'UNAUTHORIZED', 'NETWORK', 'REGISTRY', 'DIGEST_MISMATCH'))
           throw error;
@@ -58,9 +64,32 @@ export class RemoteBlobs {
     const elsewhere = origins.map(({ registry, repository }) => `, nor at ${registry}/${repository}`);
     throw new LayercacheError(
       'NOT_FOUND',
-      `blob ${digest} is not in the cache any more${elsewhere.join('')}: add its image again`,
+      `blob ${descriptor.digest} is not in the cache any more${elsewhere.join('')}: add its image again`,
       { cause: last },
     );
+  }
+
+  /**
+   * Bytes `start` up to and without `end` of a blob that is not here, and no more than these. They are not verified.
+   * Undefined when the registry that has it does not send parts.
+   *
+   * @throws LayercacheError `NOT_FOUND` when nobody has it; what the last registry that was asked said
+   */
+  readRange(
+    descriptor: Descriptor,
+    start: number,
+    end: number,
+    signal?: AbortSignal,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    return this.#atAnyOrigin(descriptor, async ({ registry, repository }) => {
+      const { offset, body } = await this.#registryOf(registry).fetchBlob(repository, descriptor.digest, {
+        range: { first: start, last: end - 1 },
+        signal,
+      });
+      if (offset === start) return firstBytes(body, end - start);
+      body.destroy();
+      return undefined;
+    });
   }
 
   async #fetchFrom(
@@ -92,5 +121,15 @@ export class RemoteBlobs {
       .filter((entry) => entry.descriptor.digest === descriptor.digest);
     const origins = [descriptor, ...entries.map((entry) => entry.descriptor)].flatMap(blobOrigins);
     return [...new Map(origins.map((each) => [`${each.registry}/${each.repository}`, each])).values()];
+  }
+}
+
+/** A registry without ranges sends all of a blob, also when its beginning was asked for. */
+async function* firstBytes(body: Readable, size: number): AsyncGenerator<Uint8Array> {
+  let left = size;
+  for await (const bytes of body as AsyncIterable<Uint8Array>) {
+    yield bytes.subarray(0, left);
+    left -= bytes.length;
+    if (left <= 0) return;
   }
 }

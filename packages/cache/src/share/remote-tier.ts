@@ -2,13 +2,13 @@ import {
   claimedDigests,
   claimedDiffID,
   isLayercacheError,
-  layerForm,
   throwIfAborted,
   type Descriptor,
   type Digest,
   type Logger,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
+import { indexedLayer } from '../indexes/stored-index.js';
 import { entriesToAdopt } from './merge.js';
 import { RemoteCacheReader, type CacheLocation } from './remote-cache.js';
 import type { RemoteMemory } from './remote-memory.js';
@@ -78,7 +78,8 @@ export class RemoteTier {
   }
 }
 
+/** A layer index comes with the layer, by whichever name that is asked for. */
 function keysOf(entry: Descriptor): Set<Digest> {
-  const diffID = layerForm(entry.mediaType) === undefined ? undefined : claimedDiffID(entry);
-  return new Set([entry.digest, ...claimedDigests(entry), ...(diffID === undefined ? [] : [diffID])]);
+  const names = [claimedDiffID(entry), indexedLayer(entry)];
+  return new Set([entry.digest, ...claimedDigests(entry), ...names.filter((name) => name !== undefined)]);
 }

@@ -1,0 +1,91 @@
+import { decodeZtoc, encodeZtoc, type Ztoc } from '@layercache/layer';
+import type { Entry, OciLayout } from '@layercache/layout';
+import { isLayercacheError, type Digest, type Logger } from '@layercache/oci';
+import type { BlobSupply } from '../pairing.js';
+import { indexDescriptor, indexedLayer, type DescribedLayer, type StoredLayerIndex } from './stored-index.js';
+
+/** Bytes. The index of a tar of some 25 GB. A larger one is not read again, so what claims to be one is none. */
+const MAX_INDEX_SIZE = 256 * 1024 * 1024;
+
+/** The layer indexes of a layout. */
+export class IndexStore {
+  readonly #layout: OciLayout;
+  readonly #supply: BlobSupply;
+  readonly #logger: Logger;
+
+  constructor(layout: OciLayout, supply: BlobSupply, logger: Logger) {
+    this.#layout = layout;
+    this.#supply = supply;
+    this.#logger = logger;
+  }
+
+  /**
+   * The index of a layer in one of these forms, the first that has one; undefined when there is none, or none that
+   * is of any use. One that cannot be decoded, or is not of that layer, is dropped. No blob of a layer is read.
+   *
+   * @param spanSize with checkpoints this far apart, and no other
+   */
+  async find(
+    diffID: Digest,
+    layers: readonly DescribedLayer[],
+    options: { readonly spanSize?: number | undefined; readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<StoredLayerIndex | undefined> {
+    const entries = this.#layout.lookup(diffID);
+    for (const layer of layers) {
+      const candidates = entries
+        .filter(({ descriptor }) => indexedLayer(descriptor) === layer.digest)
+        .sort((a, b) => Number(b.proven) - Number(a.proven));
+      for (const entry of candidates) {
+        const index = await this.#load(entry, layer, diffID, options.signal);
+        if (index === undefined) continue;
+        if (options.spanSize === undefined || index.ztoc.spanSize === options.spanSize) return index;
+      }
+    }
+    return undefined;
+  }
+
+  /** Keeps an index that this machine made. */
+  async write(layer: DescribedLayer, diffID: Digest, ztoc: Ztoc): Promise<StoredLayerIndex> {
+    const { digest, size } = await this.#layout.write(encodeZtoc(ztoc));
+    await this.#layout.put(indexDescriptor({ digest, size, layer, diffID }), { proven: true });
+    return { digest, size, layer, diffID, ztoc, proven: true };
+  }
+
+  /** Forgets an index that turned out to be of no use. */
+  async drop({ digest, layer }: Pick<StoredLayerIndex, 'digest' | 'layer'>, reason: unknown): Promise<void> {
+    this.#logger.warn({ message: 'layer index dropped', digest, layer: layer.digest, error: String(reason) });
+    await this.#layout.remove(digest);
+  }
+
+  async #load(
+    { descriptor, proven }: Entry,
+    layer: DescribedLayer,
+    diffID: Digest,
+    signal: AbortSignal | undefined,
+  ): Promise<StoredLayerIndex | undefined> {
+    const { digest, size } = descriptor;
+    try {
+      if (size <= MAX_INDEX_SIZE) await this.#supply(descriptor, signal);
+      const bytes = await this.#layout.readBytes(digest, { maxSize: MAX_INDEX_SIZE, signal });
+      const ztoc = decodeZtoc(bytes);
+      if (this.#describes(ztoc, layer)) return { digest, size, layer, diffID, ztoc, proven };
+      await this.drop({ digest, layer }, 'it is not of this layer');
+    } catch (error) {
+      if (isLayercacheError(error, 'DOCUMENT_INVALID')) await this.drop({ digest, layer }, error);
+      // Without it the layer is read; where that cannot be had either, its error is the one to hear of.
+      else if (
+        !isLayercacheError(error, 'NOT_FOUND', 'DIGEST_MISMATCH', 'NETWORK', 'REGISTRY', 'UNAUTHORIZED')
+      )
+        throw error;
+    }
+    return undefined;
+  }
+
+  #describes(ztoc: Ztoc, { digest, form }: DescribedLayer): boolean {
+    const known = this.#layout.lookup(digest).find((entry) => entry.descriptor.digest === digest);
+    return (
+      (ztoc.compression === 'gzip') === (form === 'tar+gzip') &&
+      (known === undefined || known.descriptor.size === ztoc.compressedSize)
+    );
+  }
+}

@@ -1,0 +1,182 @@
+import { finished } from 'node:stream/promises';
+import { indexLayer, type LayerIndex } from '@layercache/layer';
+import type { OciLayout } from '@layercache/layout';
+import {
+  IntegrityError,
+  LayercacheError,
+  SingleFlight,
+  claimedDiffID,
+  isLayercacheError,
+  layerForm,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import { layerRecord, type LayerRecord } from '../layer-record.js';
+import type { BlobSupply, Pairing } from '../pairing.js';
+import type { IndexStore } from './index-store.js';
+import type { DescribedLayer, StoredLayerIndex } from './stored-index.js';
+
+export interface IndexProgress {
+  /** The layer. */
+  readonly descriptor: Descriptor;
+  /** Bytes of it read so far. */
+  readonly read: number;
+  /** `cached`: its index was here already. */
+  readonly state: 'reading' | 'done' | 'cached';
+}
+
+export interface LayerIndexOptions {
+  /** Bytes of tar between checkpoints, at least. Default: what is there, else 4 MiB. */
+  readonly spanSize?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: IndexProgress) => void) | undefined;
+}
+
+/** An index, and what it took. */
+export interface Indexed {
+  readonly index: StoredLayerIndex;
+  readonly cached: boolean;
+  /** Bytes of the layer that were read. */
+  readonly bytesRead: number;
+}
+
+export interface IndexerContext {
+  readonly layout: OciLayout;
+  readonly supply: BlobSupply;
+  readonly pairing: Pairing;
+  readonly store: IndexStore;
+}
+
+/** Finds the index of a layer, or makes it in one pass, which also proves digest and diffID. */
+export class LayerIndexer {
+  readonly #context: IndexerContext;
+  readonly #flights = new SingleFlight<Indexed>();
+
+  constructor(context: IndexerContext) {
+    this.#context = context;
+  }
+
+  /**
+   * The index of the layer that a digest or a diffID names. Asked by a digest, it describes that form, or the tar
+   * of a zstd layer; asked by a diffID, the form that costs least to read.
+   *
+   * @throws IntegrityError `DIFFID_MISMATCH`, `DIGEST_MISMATCH`
+   * @throws LayercacheError `NOT_FOUND`, `COMPRESSION_INVALID`, `ARCHIVE_INVALID`
+   */
+  index(key: Digest, options: LayerIndexOptions = {}): Promise<Indexed> {
+    const { spanSize, signal, onProgress } = options;
+    return this.#flights.run(`${key} ${spanSize ?? ''}`, signal, async (shared) => {
+      const record = this.#record(key);
+      const { diffID } = record;
+      const sources = await this.#sources(record);
+      const forms = sources.flatMap((source) => describedLayer(source) ?? []);
+      const found =
+        diffID === undefined
+          ? undefined
+          : await this.#context.store.find(diffID, forms, { spanSize, signal: shared });
+      const [first] = sources;
+      if (found !== undefined) {
+        if (first !== undefined) onProgress?.({ descriptor: first, read: 0, state: 'cached' });
+        return { index: found, cached: true, bytesRead: 0 };
+      }
+      return this.#make(key, sources, { spanSize, signal: shared, onProgress });
+    });
+  }
+
+  #record(key: Digest): LayerRecord {
+    const record = layerRecord(this.#context.layout, key);
+    if (record !== undefined) return record;
+    throw new LayercacheError(
+      'NOT_FOUND',
+      `no layer ${key} is in the cache, neither by digest nor by diffID`,
+    );
+  }
+
+  /** Forms of a layer to read, the cheapest first. By digest, that one alone: a claim makes no other the same. */
+  async #sources({ key, diffID, tar, compressed }: LayerRecord): Promise<Descriptor[]> {
+    const own = compressed.find(({ descriptor }) => descriptor.digest === key);
+    if (own !== undefined) return [own.descriptor];
+    if (key !== diffID) return [];
+    const all = [...(tar === undefined ? [] : [tar]), ...compressed].map((entry) => entry.descriptor);
+    const here = await Promise.all(all.map(({ digest, size }) => this.#context.layout.has(digest, size)));
+    return [...all.filter((_, at) => here[at]), ...all.filter((_, at) => here[at] !== true)];
+  }
+
+  async #make(key: Digest, sources: readonly Descriptor[], options: LayerIndexOptions): Promise<Indexed> {
+    let last: unknown;
+    for (const source of sources) {
+      try {
+        return await this.#read(source, options);
+      } catch (error) {
+        // Another form of the layer may still be good.
+        if (
+          !isLayercacheError(error, 'DIFFID_MISMATCH', 'DIGEST_MISMATCH', 'NOT_FOUND', 'COMPRESSION_INVALID')
+        )
+          throw error;
+        last ??= error;
+      }
+    }
+    if (last !== undefined) throw last as Error;
+    throw new LayercacheError(
+      'NOT_FOUND',
+      `layer ${key} is not in the cache; a tar claims to be it uncompressed, which cannot be checked without it`,
+    );
+  }
+
+  async #read(source: Descriptor, { spanSize, signal, onProgress }: LayerIndexOptions): Promise<Indexed> {
+    const { layout, supply, pairing, store } = this.#context;
+    const form = layerForm(source.mediaType);
+    if (form === undefined) throw new TypeError('a layer record has layers');
+    await supply(source, signal);
+    let read = 0;
+    const counted = async function* (): AsyncGenerator<Uint8Array> {
+      // Hashed where it is indexed, and not twice.
+      for await (const bytes of layout.read(source.digest, { signal, verify: false })) {
+        yield bytes as Uint8Array;
+        read += (bytes as Uint8Array).length;
+        onProgress?.({ descriptor: source, read, state: 'reading' });
+      }
+    };
+    const claimed = claimedDiffID(source);
+    let made: LayerIndex;
+    try {
+      made = await indexLayer(counted(), {
+        form,
+        digest: source.digest,
+        diffID: claimed,
+        signal,
+        ...(spanSize === undefined ? {} : { spanSize }),
+      });
+    } catch (error) {
+      throw await this.#judged(source, error, signal);
+    }
+    if (form !== 'tar') await pairing.settle(source, made.diffID);
+    const layer: DescribedLayer =
+      form === 'tar+gzip' ? { digest: source.digest, form } : { digest: made.diffID, form: 'tar' };
+    const index = await store.write(layer, made.diffID, made.ztoc);
+    onProgress?.({ descriptor: source, read, state: 'done' });
+    return { index, cached: false, bytesRead: read };
+  }
+
+  /** What indexing failed of: a wrong claim, which is corrected; bytes that went bad, which are dropped. */
+  async #judged(source: Descriptor, error: unknown, signal: AbortSignal | undefined): Promise<unknown> {
+    const { layout, pairing } = this.#context;
+    try {
+      if (error instanceof IntegrityError && error.code === 'DIFFID_MISMATCH')
+        await pairing.settle(source, error.found as Digest);
+      if (isLayercacheError(error, 'DIGEST_MISMATCH', 'COMPRESSION_INVALID', 'ARCHIVE_INVALID'))
+        await finished(layout.read(source.digest, { signal }).resume());
+    } catch (better) {
+      return better;
+    }
+    return error;
+  }
+}
+
+/** What an index of this layer describes; undefined for a zstd layer whose diffID nobody knows. */
+function describedLayer(source: Descriptor): DescribedLayer | undefined {
+  const form = layerForm(source.mediaType);
+  if (form === 'tar+gzip' || form === 'tar') return { digest: source.digest, form };
+  const diffID = claimedDiffID(source);
+  return diffID === undefined ? undefined : { digest: diffID, form: 'tar' };
+}
