@@ -39,7 +39,7 @@ import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import { CACHE_TAG } from './share/cache-index.js';
-import { cacheExtension } from './share/extension.js';
+import { cacheExtension, derivedBlobs } from './share/extension.js';
 import { pullCache, type PullOptions, type PullResult } from './share/pull.js';
 import { CachePusher, type PushContext, type PushOptions, type PushResult } from './share/push.js';
 import { RemoteBlobs, type BlobState } from './share/remote-blobs.js';
@@ -431,7 +431,9 @@ export class LayerCache {
     return verify(this.#layout, {
       ...options,
       concurrency: this.#concurrency,
-      checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal),
+      derived: derivedBlobs,
+      isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
+      checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal, false),
       refetch: async (descriptor) => {
         await this.#supply(descriptor, options.signal);
         return true;

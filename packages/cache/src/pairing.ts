@@ -45,10 +45,14 @@ export class Pairing {
     });
   }
 
-  /** The diffID of a compressed layer, found by decompressing it, whatever is claimed. Nothing is written down. */
-  async diffID(descriptor: Descriptor, signal?: AbortSignal): Promise<Digest> {
+  /**
+   * The diffID of a compressed layer, found by decompressing it, whatever is claimed. Nothing is written down.
+   *
+   * @param touch whether that is a use of the layer
+   */
+  async diffID(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<Digest> {
     const digester = new Digester(claimAlgorithm(descriptor));
-    for await (const bytes of await this.tar(descriptor, signal)) digester.update(bytes);
+    for await (const bytes of await this.tar(descriptor, signal, touch)) digester.update(bytes);
     return digester.digest();
   }
 
@@ -97,7 +101,7 @@ export class Pairing {
    * The tar of a layer, streamed from its compressed form, whose own digest is checked on the way. The caller
    * checks the diffID.
    */
-  async tar(descriptor: Descriptor, signal?: AbortSignal): Promise<AsyncIterable<Uint8Array>> {
+  async tar(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<AsyncIterable<Uint8Array>> {
     const form = layerForm(descriptor.mediaType);
     if (form === undefined) {
       throw new LayercacheError(
@@ -106,7 +110,7 @@ export class Pairing {
       );
     }
     await this.#supply(descriptor, signal);
-    const compressed = this.#layout.read(descriptor.digest, { signal });
+    const compressed = this.#layout.read(descriptor.digest, { signal, touch });
     return decompress(form, compressed, `layer ${descriptor.digest}`);
   }
 

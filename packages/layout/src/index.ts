@@ -7,11 +7,12 @@ export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
 export { SideFolder, type SideFolderOptions } from './side-folder.js';
 export type { StoredBlob } from './stored-blobs.js';
-export {
-  verify,
-  type VerifyOptions,
-  type VerifyProblem,
-  type VerifyReport,
-  type VerifyStep,
-  type VerifyStepName,
-} from './verify.js';
+export type {
+  VerifyOptions,
+  VerifyProblem,
+  VerifyProblemKind,
+  VerifyReport,
+  VerifyStep,
+  VerifyStepName,
+} from './verify-report.js';
+export { verify } from './verify.js';

@@ -163,7 +163,7 @@ export class LayoutState {
     });
   }
 
-  /** Makes a new map and journal, whatever those that are there look like. */
+  /** Writes everything anew, whatever what is there looks like. */
   async rebuild(): Promise<void> {
     await this.#exclusive('rebuild', () => this.#commit(true));
   }
@@ -353,8 +353,8 @@ export class LayoutState {
     const snapshot = this.#snapshot;
     await this.#adopt(snapshot);
     const { table } = snapshot;
-    const rewrite = table.size > 0 || snapshot.index === undefined;
-    if (!rewrite && !anew && snapshot.isCurrent()) return true;
+    const rewrite = anew || table.size > 0 || snapshot.index === undefined;
+    if (!rewrite && snapshot.isCurrent()) return true;
     let derived: Derived | undefined;
     if (rewrite) {
       const comparable = snapshot.edit === undefined && !snapshot.reader.header.foreign;

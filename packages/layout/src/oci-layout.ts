@@ -302,7 +302,7 @@ export class OciLayout {
     }
   }
 
-  /** Makes the side state again from `index.json` and what of the journal can be read. */
+  /** Makes `index.json` and the side state again, from `index.json` and what of the journal can be read. */
   async rebuild(): Promise<void> {
     try {
       await this.#state.rebuild();

@@ -1,75 +1,27 @@
-import { join } from 'node:path';
 import {
   Digester,
-  LayercacheError,
   claimedDiffID,
   digestAlgorithm,
   isLayercacheError,
+  layerForm,
   throwIfAborted,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
 import { describeOrphans } from './adoption.js';
 import { compressedDiffID, type Entry } from './entry.js';
-import { isSystemError, nodeFileSystem, type FileSystem } from './file-system.js';
-import { canonicalJson, parseIndexDocument } from './index-document.js';
-import { Journal } from './journal.js';
-import { checkLayoutFile } from './layout-file.js';
-import { openMapFile } from './map-file.js';
-import { MapInvalid } from './map-format.js';
+import { nodeFileSystem, type FileSystem } from './file-system.js';
 import type { OciLayout } from './oci-layout.js';
 import { storedBlobs, type StoredBlob } from './stored-blobs.js';
-
-export type VerifyStepName =
-  'layout' | 'index' | 'map' | 'journal' | 'sizes' | 'digests' | 'pairs' | 'orphans' | 'temporary files';
-
-export interface VerifyProblem {
-  readonly step: VerifyStepName;
-  /** What it is about, where that is one blob. */
-  readonly digest?: Digest;
-  /** One line. */
-  readonly message: string;
-  readonly repaired: boolean;
-}
-
-export interface VerifyStep {
-  readonly name: VerifyStepName;
-  /** How many things were looked at. */
-  readonly checked: number;
-  readonly problems: number;
-  readonly milliseconds: number;
-}
-
-export interface VerifyReport {
-  readonly steps: readonly VerifyStep[];
-  readonly problems: readonly VerifyProblem[];
-  /** Entries whose blob is not here. A remote may have it, so that is no problem. */
-  readonly absent: number;
-  /** Bytes that were hashed. */
-  readonly bytes: number;
-  /** Nothing is wrong, or everything that was has been repaired. */
-  readonly ok: boolean;
-}
-
-export interface VerifyOptions {
-  /** Drop what is broken, fetch it again where `refetch` can, adopt blobs without an entry. Default: only report. */
-  readonly repair?: boolean;
-  /** How many blobs are read at the same time. Default: 4. */
-  readonly concurrency?: number;
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: (progress: {
-    readonly step: VerifyStepName;
-    readonly done: number;
-    readonly total: number;
-  }) => void;
-  /** Decompresses a layer and hashes it. Without it, pairs are not checked. */
-  readonly checkPair?: (descriptor: Descriptor, layout: OciLayout) => Promise<Digest>;
-  /** Brings a blob back from where it came from. False, or an error: it cannot be had. */
-  readonly refetch?: (descriptor: Descriptor) => Promise<boolean>;
-  /** Blobs without an entry that are younger are left to whoever is writing them, in ms. Default: an hour. */
-  readonly grace?: number;
-  readonly files?: FileSystem;
-}
+import type {
+  VerifyOptions,
+  VerifyProblem,
+  VerifyProblemKind,
+  VerifyReport,
+  VerifyStep,
+  VerifyStepName,
+} from './verify-report.js';
+import { checkIndex, checkJournal, checkLayout, checkMap } from './verify-side-state.js';
 
 /**
  * Checks everything in a layout, step by step.
@@ -91,25 +43,31 @@ class Verification {
   /** Digests that the steps before found broken: they are not looked at twice. */
   readonly #broken = new Set<Digest>();
   readonly #absent = new Set<Digest>();
+  readonly #repair: boolean;
   #bytes = 0;
+  #deriveAnew = false;
 
   constructor(layout: OciLayout, options: VerifyOptions) {
     this.#layout = layout;
     this.#options = options;
+    this.#repair = options.repair ?? false;
     this.#files = options.files ?? nodeFileSystem;
   }
 
   async run(): Promise<VerifyReport> {
-    await this.#step('layout', () => this.#checkLayout());
-    await this.#step('index', () => this.#checkIndex());
-    await this.#step('map', () => this.#checkMap());
-    await this.#step('journal', () => this.#checkJournal());
+    const side = { layout: this.#layout, files: this.#files, repair: this.#repair, report: this.#report };
+    await this.#step('layout', () => checkLayout(side));
+    await this.#step('index', () => checkIndex(side));
+    await this.#step('map', () => checkMap(side));
+    await this.#step('journal', () => checkJournal(side));
     const entries = this.#distinct();
     await this.#step('sizes', () => this.#each('sizes', entries, (entry) => this.#checkSize(entry)));
     const here = entries.filter(
       ({ descriptor: { digest } }) => !this.#broken.has(digest) && !this.#absent.has(digest),
     );
     await this.#step('digests', () => this.#each('digests', here, (entry) => this.#checkDigest(entry)));
+    const gone = entries.filter(({ descriptor }) => this.#absent.has(descriptor.digest));
+    await this.#step('missing', () => this.#each('missing', gone, (entry) => this.#checkMissing(entry)));
     const pairs = here.filter(
       ({ descriptor }) => compressedDiffID(descriptor) !== undefined && !this.#broken.has(descriptor.digest),
     );
@@ -120,10 +78,18 @@ class Verification {
     );
     await this.#step('orphans', () => this.#checkOrphans());
     await this.#step('temporary files', () => this.#checkTemporaryFiles());
-    if (this.#options.repair === true) await this.#layout.sync();
+    if (this.#repair) await (this.#deriveAnew ? this.#layout.rebuild() : this.#layout.sync());
+    const count = (kind: VerifyProblemKind): number =>
+      this.#problems.filter((problem) => problem.kind === kind).length;
     return {
       steps: this.#steps,
       problems: this.#problems,
+      found: {
+        corrupted: count('corrupted'),
+        missing: count('missing'),
+        invalid: count('invalid'),
+        orphaned: count('orphaned'),
+      },
       absent: this.#absent.size,
       bytes: this.#bytes,
       ok: this.#problems.every((problem) => problem.repaired),
@@ -143,75 +109,9 @@ class Verification {
     });
   }
 
-  #report(problem: VerifyProblem): void {
+  readonly #report = (problem: VerifyProblem): void => {
     this.#problems.push(problem);
-  }
-
-  #checkLayout(): number {
-    if (!checkLayoutFile(this.#files, this.#layout.dir)) {
-      throw new LayercacheError(
-        'LAYOUT_INVALID',
-        `${this.#layout.dir} has no oci-layout any more; restore it from a copy`,
-      );
-    }
-    return 1;
-  }
-
-  #checkIndex(): number {
-    const path = join(this.#layout.dir, 'index.json');
-    return parseIndexDocument(this.#files.readFileSync(path), path).manifests.length;
-  }
-
-  /** Every page of the map, and whether it says what `index.json` says. */
-  async #checkMap(): Promise<number> {
-    const { dir } = this.#layout;
-    const path = join(dir, '.layercache', 'map');
-    try {
-      const map = openMapFile(this.#files, path);
-      try {
-        const listed = new Set<string>();
-        const index = join(dir, 'index.json');
-        for (const one of parseIndexDocument(this.#files.readFileSync(index), index).manifests)
-          listed.add(canonicalJson(one));
-        let count = 0;
-        let differs = false;
-        for (const { descriptor } of map.reader.all()) {
-          count++;
-          if (!listed.has(canonicalJson(descriptor)) && !map.reader.header.foreign) differs = true;
-          if (map.reader.lookup(descriptor.digest).length === 0) differs = true;
-        }
-        if (!differs) return count;
-        throw new MapInvalid('it does not say what index.json says');
-      } finally {
-        this.#files.closeSync(map.fd);
-      }
-    } catch (error) {
-      if (isSystemError(error, 'ENOENT')) return 0;
-      if (!(error instanceof MapInvalid)) throw error;
-      const repaired = this.#options.repair === true;
-      if (repaired) {
-        this.#files.unlinkSync(path);
-        await this.#layout.rebuild();
-      }
-      this.#report({ step: 'map', message: `the index map is of no use: ${error.message}`, repaired });
-      return 1;
-    }
-  }
-
-  async #checkJournal(): Promise<number> {
-    const journal = Journal.open(this.#files, join(this.#layout.dir, '.layercache', 'journal'));
-    if (journal === undefined) return 0;
-    try {
-      const changes = journal.read();
-      if (journal.torn === 0) return changes.length;
-      const repaired = this.#options.repair === true;
-      if (repaired) await this.#layout.rebuild();
-      this.#report({ step: 'journal', message: `${journal.torn} bytes of the journal are torn`, repaired });
-      return changes.length;
-    } finally {
-      journal.close();
-    }
-  }
+  };
 
   async #checkSize({ descriptor }: Entry): Promise<void> {
     const { digest } = descriptor;
@@ -222,10 +122,9 @@ class Verification {
       await this.#broke('sizes', descriptor, `has ${size} bytes instead of ${descriptor.size}`);
       return;
     }
-    const repaired = this.#options.repair === true;
-    if (repaired) await this.#layout.put({ ...descriptor, size });
+    if (this.#repair) await this.#layout.put({ ...descriptor, size });
     const message = `the entry of ${digest} says ${descriptor.size} bytes, its blob has ${size}`;
-    this.#report({ step: 'sizes', digest, message, repaired });
+    this.#report({ step: 'sizes', kind: 'invalid', digest, message, repaired: this.#repair });
   }
 
   async #checkDigest({ descriptor }: Entry): Promise<void> {
@@ -254,8 +153,23 @@ class Verification {
     return digester.digest();
   }
 
+  /** A tar whose compressed form is here is derived when it is wanted. */
+  async #checkMissing({ descriptor }: Entry): Promise<void> {
+    const { digest, mediaType } = descriptor;
+    if ((await this.#options.isElsewhere?.(descriptor)) ?? true) return;
+    const related = layerForm(mediaType) === 'tar' ? this.#layout.lookup(digest) : [];
+    for (const other of related) {
+      const { digest: source, size } = other.descriptor;
+      if (source !== digest && (await this.#layout.has(source, size))) return;
+    }
+    if (this.#repair) await this.#layout.remove(digest);
+    const outcome = this.#repair ? '; its entry was dropped' : '';
+    const message = `blob ${digest} is not here, and no place is known that has it${outcome}`;
+    this.#report({ step: 'missing', kind: 'missing', digest, message, repaired: this.#repair });
+  }
+
   async #checkPair({ descriptor, proven }: Entry): Promise<void> {
-    const { checkPair, repair } = this.#options;
+    const { checkPair } = this.#options;
     const claimed = claimedDiffID(descriptor);
     if (checkPair === undefined || claimed === undefined) return;
     let found: Digest;
@@ -263,14 +177,15 @@ class Verification {
       found = await checkPair(descriptor, this.#layout);
     } catch (error) {
       if (!isLayercacheError(error) || error.code === 'ABORTED') throw error;
-      this.#report({ step: 'pairs', digest: descriptor.digest, message: error.message, repaired: false });
+      const { digest } = descriptor;
+      this.#report({ step: 'pairs', kind: 'invalid', digest, message: error.message, repaired: false });
       return;
     }
     if (found === claimed) {
-      if (!proven && repair === true) await this.#layout.put(descriptor, { proven: true });
+      if (!proven && this.#repair) await this.#layout.put(descriptor, { proven: true });
       return;
     }
-    if (repair === true) {
+    if (this.#repair) {
       await this.#layout.put(
         { ...descriptor, annotations: { ...descriptor.annotations, 'dev.layercache.diffid': found } },
         { proven: true },
@@ -278,47 +193,61 @@ class Verification {
     }
     this.#report({
       step: 'pairs',
+      kind: 'invalid',
       digest: descriptor.digest,
       message: `${descriptor.digest} decompresses to ${found}, not to ${claimed} as its entry says`,
-      repaired: repair === true,
+      repaired: this.#repair,
     });
   }
 
-  /** Blobs that nothing names. They take space and do no harm, so they are a problem only when repaired. */
+  /** Blobs without an entry: what the layout's owner derives, and what nobody wrote down. */
   async #checkOrphans(): Promise<number> {
-    const { grace = HOUR, repair } = this.#options;
+    const { grace = HOUR } = this.#options;
+    const derived = (await this.#options.derived?.(this.#layout)) ?? new Set<Digest>();
     const orphans: StoredBlob[] = [];
     let checked = 0;
     const strange = (path: string): void => {
-      this.#report({
-        step: 'orphans',
-        message: `${path} is not a blob: its name is not a digest`,
-        repaired: false,
-      });
+      const message = `${path} is not a blob: its name is not a digest`;
+      this.#report({ step: 'orphans', kind: 'invalid', message, repaired: false });
     };
     for await (const blob of storedBlobs(this.#files, this.#layout.dir, strange)) {
+      const { digest, usedAt } = blob;
       throwIfAborted(this.#options.signal);
       checked++;
-      const young = Date.now() - blob.usedAt.getTime() < grace;
-      const named = this.#layout.lookup(blob.digest).some((entry) => entry.descriptor.digest === blob.digest);
-      if (!young && !named && !this.#broken.has(blob.digest)) orphans.push(blob);
+      const young = Date.now() - usedAt.getTime() < grace;
+      const named = this.#layout.lookup(digest).some((entry) => entry.descriptor.digest === digest);
+      if (named || this.#broken.has(digest) || (young && !derived.has(digest))) continue;
+      if ((await this.#isWhole(digest, derived.has(digest))) && !derived.has(digest)) orphans.push(blob);
     }
-    if (repair === true && orphans.length > 0)
+    if (this.#repair && orphans.length > 0)
       await this.#layout.put(await describeOrphans(this.#layout, orphans));
     for (const { digest } of orphans) {
-      this.#report({
-        step: 'orphans',
-        digest,
-        message: `blob ${digest} has no entry`,
-        repaired: repair === true,
-      });
+      const message = `blob ${digest} has no entry`;
+      this.#report({ step: 'orphans', kind: 'orphaned', digest, message, repaired: this.#repair });
     }
     return checked;
   }
 
+  /** Of a blob without an entry. One that is gone meanwhile is nobody's problem. */
+  async #isWhole(digest: Digest, derived: boolean): Promise<boolean> {
+    const found = await this.#hash(digest).catch((error: unknown) => {
+      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    });
+    if (found === digest || found === undefined) return found === digest;
+    if (this.#repair) {
+      await this.#layout.remove(digest);
+      this.#deriveAnew ||= derived;
+    }
+    const outcome = this.#repair ? `; it was ${derived ? 'made again' : 'dropped'}` : '';
+    const message = `blob ${digest} hashes to ${found}${outcome}`;
+    this.#report({ step: 'orphans', kind: 'corrupted', digest, message, repaired: this.#repair });
+    return false;
+  }
+
   #checkTemporaryFiles(): number {
     const count = this.#layout.temporaryFiles().length;
-    if (this.#options.repair === true) this.#layout.sweep();
+    if (this.#repair) this.#layout.sweep();
     return count;
   }
 
@@ -327,7 +256,7 @@ class Verification {
     this.#broken.add(digest);
     let repaired = false;
     let outcome = '';
-    if (this.#options.repair === true) {
+    if (this.#repair) {
       const entries = this.#layout.lookup(digest).filter((entry) => entry.descriptor.digest === digest);
       await this.#layout.remove(digest);
       repaired = true;
@@ -337,7 +266,7 @@ class Verification {
         outcome = '; it was fetched again';
       }
     }
-    this.#report({ step, digest, message: `blob ${digest} ${what}${outcome}`, repaired });
+    this.#report({ step, kind: 'corrupted', digest, message: `blob ${digest} ${what}${outcome}`, repaired });
   }
 
   async #refetch(descriptor: Descriptor): Promise<boolean> {

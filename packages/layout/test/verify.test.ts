@@ -45,6 +45,7 @@ describe('verifying a layout', () => {
         'journal 1',
         'sizes 3',
         'digests 2',
+        'missing 1',
         'pairs 0',
         'orphans 2',
         'temporary files 0',

@@ -187,9 +187,13 @@ function digestBit(digest: Digest, bit: number): number {
   return (parseInt(digestHex(digest).charAt(bit >> 2), 16) >> (3 - (bit & 3))) & 1;
 }
 
+function encodeConfig(prefix: string): CacheDocument {
+  const bytes = Buffer.from(JSON.stringify({ version: 1, prefix }));
+  return { descriptor: describe(CACHE_CONFIG_TYPE, bytes), bytes };
+}
+
 function encodeShard(prefix: string, entries: readonly WrittenEntry[]): Shard {
-  const configBytes = Buffer.from(JSON.stringify({ version: 1, prefix }));
-  const config = { descriptor: describe(CACHE_CONFIG_TYPE, configBytes), bytes: configBytes };
+  const config = encodeConfig(prefix);
   const bytes = encode(
     {
       schemaVersion: 2,
@@ -222,6 +226,14 @@ export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheI
   const shards = index.manifests.filter(isShard);
   if (shards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE) return undefined;
   return { shards, images: index.manifests.filter((child) => !isShard(child)) };
+}
+
+/** A cache index's shards, and their configs, without a look at them. */
+export function shardBlobs({ shards }: DecodedCacheIndex): Digest[] {
+  return shards.flatMap(({ digest, annotations }) => {
+    const prefix = annotations?.[SHARD_ANNOTATION];
+    return prefix === undefined ? [digest] : [digest, encodeConfig(prefix).descriptor.digest];
+  });
 }
 
 /** The entries that a shard lists, as claims. */

@@ -8,7 +8,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import type { LayoutExtension } from '@layercache/layout';
+import type { LayoutExtension, OciLayout } from '@layercache/layout';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
 import {
   CACHE_TAG,
@@ -16,6 +16,7 @@ import {
   decodeCacheIndex,
   decodeShard,
   encodeCacheIndex,
+  shardBlobs,
   travellingEntries,
 } from './cache-index.js';
 
@@ -64,6 +65,17 @@ async function deriveCacheIndex(
   }
   const drop = before.map((entry) => entry.digest).filter((digest) => !kept.has(digest));
   return { put: [index.descriptor], drop, unlink: [...superseded] };
+}
+
+/** The blobs that commits make and that have no entry: what the cache index of a layout consists of. */
+export async function derivedBlobs(layout: OciLayout): Promise<ReadonlySet<Digest>> {
+  const entry = layout.lookupTag(CACHE_TAG)?.descriptor;
+  if (entry === undefined) return new Set();
+  const readBlob = (digest: Digest): Promise<Uint8Array> => layout.readBytes(digest, { touch: false });
+  const decoded = await readOrUndefined({ readBlob }, entry.digest, (bytes) =>
+    decodeCacheIndex(bytes, `cache index ${entry.digest}`),
+  );
+  return new Set(decoded === undefined ? [] : shardBlobs(decoded));
 }
 
 /** A superseded document that is gone or broken is no reason not to commit. */

@@ -187,7 +187,7 @@ describe('statistics', () => {
 
   it('sort blobs by their last use, and do not use any themselves', async () => {
     const cache = await cacheOfBoth();
-    const old = new Date(Date.now() - 45 * 86_400_000);
+    const old = new Date(Math.floor(Date.now() / 1000 - 45 * 86_400) * 1000);
     for (const layer of [first.descriptor, first.layers[1]!.descriptor, first.config.descriptor])
       await utimes(blobPath(cache, layer.digest), old, old);
     const { ages, images } = await cache.stats();

@@ -1,0 +1,89 @@
+import { join } from 'node:path';
+import { LayercacheError } from '@layercache/oci';
+import { isSystemError, type FileSystem } from './file-system.js';
+import { canonicalJson, parseIndexDocument } from './index-document.js';
+import { Journal } from './journal.js';
+import { checkLayoutFile } from './layout-file.js';
+import { openMapFile } from './map-file.js';
+import { MapInvalid } from './map-format.js';
+import type { OciLayout } from './oci-layout.js';
+import type { VerifyProblem } from './verify-report.js';
+
+/** What the checks of the files that are no blobs need. Each returns how many things it looked at. */
+export interface SideStateCheck {
+  readonly layout: OciLayout;
+  readonly files: FileSystem;
+  readonly repair: boolean;
+  readonly report: (problem: VerifyProblem) => void;
+}
+
+export function checkLayout({ layout, files }: SideStateCheck): number {
+  if (checkLayoutFile(files, layout.dir)) return 1;
+  throw new LayercacheError(
+    'LAYOUT_INVALID',
+    `${layout.dir} has no oci-layout any more; restore it from a copy`,
+  );
+}
+
+export function checkIndex({ layout, files }: SideStateCheck): number {
+  const path = join(layout.dir, 'index.json');
+  return parseIndexDocument(files.readFileSync(path), path).manifests.length;
+}
+
+/** Every page of the map, and whether it says what `index.json` says. */
+export async function checkMap({ layout, files, repair, report }: SideStateCheck): Promise<number> {
+  const path = join(layout.dir, '.layercache', 'map');
+  try {
+    return compareMap(files, path, join(layout.dir, 'index.json'));
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return 0;
+    if (!(error instanceof MapInvalid)) throw error;
+    if (repair) {
+      files.unlinkSync(path);
+      await layout.rebuild();
+    }
+    report({
+      step: 'map',
+      kind: 'invalid',
+      message: `the index map is of no use: ${error.message}`,
+      repaired: repair,
+    });
+    return 1;
+  }
+}
+
+/** @throws MapInvalid */
+function compareMap(files: FileSystem, path: string, index: string): number {
+  const { fd, reader } = openMapFile(files, path);
+  try {
+    const listed = new Set<string>();
+    for (const one of parseIndexDocument(files.readFileSync(index), index).manifests)
+      listed.add(canonicalJson(one));
+    let count = 0;
+    let differs = false;
+    for (const { descriptor } of reader.all()) {
+      count++;
+      if (!listed.has(canonicalJson(descriptor)) && !reader.header.foreign) differs = true;
+      if (reader.lookup(descriptor.digest).length === 0) differs = true;
+    }
+    if (!differs) return count;
+    throw new MapInvalid('it does not say what index.json says');
+  } finally {
+    files.closeSync(fd);
+  }
+}
+
+export async function checkJournal({ layout, files, repair, report }: SideStateCheck): Promise<number> {
+  const journal = Journal.open(files, join(layout.dir, '.layercache', 'journal'));
+  if (journal === undefined) return 0;
+  try {
+    const changes = journal.read();
+    if (journal.torn === 0) return changes.length;
+    if (repair) await layout.rebuild();
+    const message = `${journal.torn} bytes of the journal are torn`;
+    report({ step: 'journal', kind: 'invalid', message, repaired: repair });
+    return changes.length;
+  } finally {
+    journal.close();
+  }
+}
