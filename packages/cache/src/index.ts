@@ -14,6 +14,7 @@ export type {
   PairStats,
   StatsOptions,
 } from './insight/stats.js';
+export { diffImages } from './indexes/image-diff.js';
 export type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 export type { IndexProgress, LayerIndexOptions } from './indexes/layer-indexer.js';
 export type { IndexedLayerReport, IndexOptions, IndexReport, ViewOptions } from './indexes/layer-indexes.js';

@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
 import {
+  contentDigests,
   extractView,
   readFile,
   type Content,
@@ -8,12 +9,15 @@ import {
   type MergedView,
   type SparseMap,
 } from '@layercache/layer';
-import { LayercacheError, type Descriptor, type Digest } from '@layercache/oci';
+import { Digester, LayercacheError, type Descriptor, type Digest } from '@layercache/oci';
 import type { StoredLayerIndex } from './stored-index.js';
 
 export interface ReadFileOptions {
   readonly signal?: AbortSignal | undefined;
 }
+
+/** Files of one layer. Reading a small one alone takes milliseconds, a pass over a layer seconds. */
+const WORTH_A_PASS = 100;
 
 /** How a view gets at the bytes of its layers. */
 export interface ViewAccess {
@@ -80,6 +84,37 @@ export class ImageView {
     });
   }
 
+  /**
+   * Digests of files of the image, by their contents: a layer of which many are asked for is read once, and else
+   * only what is asked for.
+   *
+   * @throws LayercacheError as {@link open} and {@link extract}
+   */
+  async digests(
+    contents: readonly Content[],
+    { signal }: ReadFileOptions = {},
+  ): Promise<Map<Content, Digest>> {
+    const layers = new Map<number, Set<Content>>();
+    for (const content of contents) {
+      const asked = layers.get(content.layer) ?? new Set();
+      layers.set(content.layer, asked.add(content));
+    }
+    const found = new Map<Content, Digest>();
+    for (const [layer, asked] of layers) {
+      const index = this.layers[layer];
+      if (index === undefined) throw new TypeError('a file is in a layer of its image');
+      if (asked.size >= WORTH_A_PASS) {
+        const tar = this.#access.openTar(index.diffID, signal);
+        for (const [content, digest] of await contentDigests(tar, asked, signal)) found.set(content, digest);
+      } else {
+        for (const content of asked) {
+          found.set(content, await digestOfStream(await this.#read(content, { signal })));
+        }
+      }
+    }
+    return found;
+  }
+
   #file(path: string): { readonly content: Content | undefined; readonly size: number } {
     const inode = this.merged.find(path)?.inode;
     if (inode === undefined) {
@@ -103,6 +138,12 @@ export class ImageView {
     if (index === undefined) throw new TypeError('a file is in a layer of its image');
     return this.#access.begun(index, readFile(this.#access.bytes(index), content, { signal }));
   }
+}
+
+async function digestOfStream(stream: Readable): Promise<Digest> {
+  const digester = new Digester();
+  for await (const bytes of stream) digester.update(bytes as Uint8Array);
+  return digester.digest();
 }
 
 /** The same file from `start` to `end`. */

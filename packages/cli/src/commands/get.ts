@@ -1,8 +1,8 @@
-import { Writable, type Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import type { Readable } from 'node:stream';
 import { writeWholeFile, type LayerCache } from '@layercache/cache';
-import { LayercacheError, abortedError, isLayercacheError } from '@layercache/oci';
+import { LayercacheError, isLayercacheError } from '@layercache/oci';
 import { Option } from 'commander';
+import { toStdout } from '../stdout.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -61,20 +61,4 @@ async function open(
   }
   // Not a blob here under that digest: a diffID whose tar has to be made, or nothing.
   return cache.layer(key).uncompressed({ signal });
-}
-
-/** Waits for the reader, but leaves stdout open: it is not ours to close. */
-async function toStdout(stream: Readable, signal: AbortSignal): Promise<void> {
-  const stdout = new Writable({
-    write(chunk, _encoding, done) {
-      process.stdout.write(chunk as Buffer, done);
-    },
-  });
-  try {
-    await pipeline(stream, stdout, { signal });
-  } catch (error) {
-    if (error instanceof LayercacheError) throw error;
-    if (signal.aborted) throw abortedError(signal);
-    throw new LayercacheError('STORAGE', `cannot write to stdout: ${String(error)}`, { cause: error });
-  }
 }

@@ -1,9 +1,14 @@
 import { add } from './add.js';
+import { cat } from './cat.js';
 import type { CommandModule } from './command.js';
 import { demo } from './demo.js';
+import { diff } from './diff.js';
 import { exportImage } from './export.js';
+import { extract } from './extract.js';
+import { files } from './files.js';
 import { get } from './get.js';
 import { has } from './has.js';
+import { index } from './index-layers.js';
 import { inspect } from './inspect.js';
 import { ls } from './ls.js';
 import { pull } from './pull.js';
@@ -25,6 +30,11 @@ export const commands: readonly CommandModule[] = [
   push,
   pull,
   exportImage,
+  index,
+  files,
+  cat,
+  extract,
+  diff,
   tag,
   verify,
   stats,

@@ -4,6 +4,7 @@ import { LayercacheError, throwIfAborted, type Digest } from '@layercache/oci';
 import type { MergedView, ViewNode } from '../merge/merged-view.js';
 import type { Content, Inode } from '../merge/tree.js';
 import { encodeBytes } from '../tar/byte-string.js';
+import type { Timestamp } from '../tar/entry.js';
 import { contentsOf } from './layer-contents.js';
 
 export interface ExtractOptions {
@@ -173,15 +174,20 @@ class Extraction {
 
   async #setAttributes(inode: Inode, path: Buffer): Promise<void> {
     if (this.#isRoot) await fs.lchown(path, inode.uid, inode.gid);
-    const seconds = inode.mtime.seconds + inode.mtime.nanoseconds / 1e9;
+    const time = timeFor(inode.mtime);
     if (inode.type === 'symlink') {
-      await fs.lutimes(path, seconds, seconds);
+      await fs.lutimes(path, time, time);
       return;
     }
     // Set-uid for another owner than the image's would be another thing.
     await fs.chmod(path, this.#isRoot ? inode.mode : inode.mode & 0o1777);
-    await fs.utimes(path, seconds, seconds);
+    await fs.utimes(path, time, time);
   }
+}
+
+/** Node takes a number before 1970 for now; a `Date` it takes as it is, to the millisecond. */
+function timeFor({ seconds, nanoseconds }: Timestamp): number | Date {
+  return seconds < 0 ? new Date(seconds * 1000 + nanoseconds / 1e6) : seconds + nanoseconds / 1e9;
 }
 
 async function writeAll(handle: fs.FileHandle, bytes: Uint8Array, position: number): Promise<void> {

@@ -89,6 +89,20 @@ describe('extracting a merged view', () => {
     else expect({ uid, mode: mode & 0o7777 }).to.deep.equal({ uid: process.geteuid?.(), mode: 0o755 });
   });
 
+  it('sets times before 1970', async () => {
+    await extract([
+      [
+        { name: 'f', mtime: -86_400 },
+        { name: 'fraction', pax: { mtime: '-1.25' } },
+        { name: 'l', type: '2', linkname: 'f', mtime: -5 },
+      ],
+    ]);
+    const times = ['f', 'fraction', 'l'].map(
+      async (name) => (await fs.lstat(join(folder, 'out', name))).mtimeMs,
+    );
+    expect(await Promise.all(times)).to.deep.equal([-86_400_000, -1250, -5000]);
+  });
+
   it('restores sparse files with their holes', async () => {
     const pax = { 'GNU.sparse.size': '1000000', 'GNU.sparse.map': '5,3,900000,4' };
     await extract([[{ name: 's', data: 'abcdefg', pax }]]);

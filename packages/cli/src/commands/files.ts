@@ -1,0 +1,54 @@
+import { formatJson, formatMtree, formatText, type MergedView } from '@layercache/layer';
+import { Option } from 'commander';
+import { viewFiles } from '../open-view.js';
+import { plural } from '../output.js';
+import { toStdout } from '../stdout.js';
+import { example, type CommandModule } from './command.js';
+
+type Format = 'text' | 'json' | 'mtree';
+
+interface Options {
+  readonly format?: Format;
+  readonly platform?: string;
+}
+
+const FORMATS: Readonly<Record<Format, (view: MergedView) => Iterable<string>>> = {
+  text: formatText,
+  json: formatJson,
+  mtree: formatMtree,
+};
+
+export const files: CommandModule = {
+  register: (program) =>
+    program
+      .command('files')
+      .description('list the files of an image as its layers make them, or of one layer alone')
+      .argument('<image|layer>', 'the name or digest of an image, or the digest or diffID of a layer')
+      .addOption(
+        new Option('--format <format>', 'how (default: text, or json with --json)').choices(
+          Object.keys(FORMATS),
+        ),
+      )
+      .option('--platform <os/arch>', 'which image of an index (default: Linux on this processor)')
+      .addHelpText(
+        'after',
+        example('layercache files alpine:3.20', 'layercache files alpine:3.20 --format mtree > alpine.mtree'),
+      ),
+
+  async run(session, command) {
+    const [what = ''] = command.args;
+    const { format = session.output.json ? 'json' : 'text', platform } = command.opts<Options>();
+    await session.withCache(
+      async (cache) => {
+        const view = await viewFiles(cache, what, { platform, signal: session.signal });
+        await toStdout(FORMATS[format](view), session.signal);
+        if (view.notes.length > 0) {
+          session.output.note(
+            `${plural(view.notes.length, 'note')} on what the layers leave to interpretation`,
+          );
+        }
+      },
+      { create: false },
+    );
+  },
+};
