@@ -3,6 +3,7 @@ export { CacheRegistry } from './cache-registry.js';
 export { decompress } from './decompress.js';
 export { writeWholeFile } from './export/whole-file.js';
 export type { BlobKind } from './insight/blob-kind.js';
+export type { DebugReportOptions } from './insight/debug-report.js';
 export type { DiskUse } from './insight/folder-size.js';
 export type {
   AgeBand,
@@ -28,6 +29,7 @@ export {
 } from './layer-cache.js';
 export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
 export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
+export { ownIdentity, redacted, type Identity } from './insight/redact.js';
 export {
   CACHE_ARTIFACT_TYPE,
   CACHE_CONFIG_TYPE,

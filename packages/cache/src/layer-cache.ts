@@ -25,6 +25,7 @@ import { ImageAdder, type AddOptions, type AddedImage } from './add-image.js';
 import { CacheRegistry } from './cache-registry.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
+import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
 import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import type { LayerIndexOptions } from './indexes/layer-indexer.js';
@@ -92,6 +93,7 @@ export class LayerCache {
   /** What tags mean, and have meant. */
   readonly tags: TagResolver;
   readonly #layout: OciLayout;
+  readonly #options: LayerCacheOptions;
   readonly #logger: Logger;
   readonly #concurrency: number;
   readonly #keepUncompressed: boolean;
@@ -105,6 +107,7 @@ export class LayerCache {
 
   private constructor(layout: OciLayout, options: LayerCacheOptions) {
     this.#layout = layout;
+    this.#options = options;
     this.#logger = options.logger ?? silentLogger;
     this.#concurrency = options.concurrency ?? 4;
     this.#keepUncompressed = options.keepUncompressed ?? true;
@@ -439,6 +442,12 @@ export class LayerCache {
         return true;
       },
     });
+  }
+
+  /** One JSON document for a bug report, free of credentials and of names of people and machines. */
+  debugReport(options: DebugReportOptions = {}): Promise<unknown> {
+    const verify = (): Promise<VerifyReport> => this.verify({ signal: options.signal });
+    return debugReport({ layout: this.#layout, options: this.#options, verify }, options);
   }
 
   /** What is in the cache and what it costs, counted on the disk. No blob counts as used for it. */

@@ -1,6 +1,7 @@
 import { add } from './add.js';
 import { cat } from './cat.js';
 import type { CommandModule } from './command.js';
+import { debug } from './debug.js';
 import { demo } from './demo.js';
 import { diff } from './diff.js';
 import { exportImage } from './export.js';
@@ -38,6 +39,7 @@ export const commands: readonly CommandModule[] = [
   tag,
   verify,
   stats,
+  debug,
   serve,
   demo,
 ];
