@@ -1,5 +1,6 @@
 import type { Digester } from '@layercache/oci';
 import { writeFully, type FileSystem } from './file-system.js';
+import type { Room } from './space/space.js';
 
 /** Bytes gathered before they are written: an operation costs far more than the bytes of a network chunk. */
 const BATCH = 512 * 1024;
@@ -16,6 +17,7 @@ export class BlobFile {
   readonly #fd: number;
   readonly #digester: Digester;
   readonly #batch: number;
+  readonly #room: Room | undefined;
   #gathering: Buffer;
   #gathered = 0;
   #spare: Buffer | undefined;
@@ -28,11 +30,14 @@ export class BlobFile {
   /**
    * @param digester has hashed what the file holds already
    * @param size bytes of the complete blob, where known
+   * @param room what the bytes come out of, where room is limited
    */
-  constructor(files: FileSystem, fd: number, digester: Digester, size = Infinity) {
+  constructor(files: FileSystem, fd: number, digester: Digester, size = Infinity, room?: Room) {
     this.#files = files;
     this.#fd = fd;
     this.#digester = digester;
+    this.#room = room;
+    room?.cover(fd);
     this.#position = digester.size;
     this.#synced = digester.size;
     this.#batch = Math.min(BATCH, Math.max(size - digester.size, SMALLEST_BATCH));
@@ -64,6 +69,7 @@ export class BlobFile {
   async #startBatch(): Promise<void> {
     await this.#writing;
     if (this.#gathered === 0) return;
+    await this.#room?.ensure(this.#position + this.#gathered);
     const batch = this.#gathering;
     this.#writing = writeFully(this.#files, this.#fd, batch.subarray(0, this.#gathered), this.#position);
     // Whoever appends or flushes next hears of it.

@@ -11,10 +11,11 @@ import {
   type Digest,
   type DigestAlgorithm,
 } from '@layercache/oci';
-import { abortable } from './abort.js';
+import { abortable, delay } from './abort.js';
 import { BlobFile } from './blob-file.js';
 import { isSystemError, storageError, syncFolder, type FileSystem } from './file-system.js';
 import { Pins } from './pins.js';
+import type { Room } from './space/space.js';
 import type { Temp, TempFiles } from './temp-files.js';
 
 export interface ReadOptions {
@@ -54,6 +55,8 @@ export type Bytes = Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array
 
 const READ_SIZE = 256 * 1024;
 const MAX_DOCUMENT = 64 * 1024 * 1024;
+/** How often to look whether a blob that is being removed is gone, in ms. */
+const POLL = 5;
 const HOUR_NS = 3_600_000_000_000n;
 
 /** The files below `blobs/`. A blob is written once, under its own digest, and never changed. */
@@ -195,8 +198,16 @@ export class Blobs {
     return Number(size);
   }
 
-  /** Stores bytes as a blob. Nothing is left behind when it fails. */
-  async write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
+  /**
+   * Stores bytes as a blob. Nothing is left behind when it fails.
+   *
+   * @param takeRoom called before a byte is asked for, where room is limited
+   */
+  async write(
+    source: Bytes,
+    options: WriteOptions = {},
+    takeRoom?: (size: number | undefined) => Promise<Room>,
+  ): Promise<WrittenBlob> {
     const { size, signal } = options;
     const digest = options.digest === undefined ? undefined : parseDigest(options.digest);
     const input = source instanceof Uint8Array ? [source] : source;
@@ -205,11 +216,13 @@ export class Blobs {
       return { digest, size };
     }
     const digester = new Digester(digest === undefined ? options.algorithm : digestAlgorithm(digest));
+    const known = source instanceof Uint8Array ? source.byteLength : size;
+    let room: Room | undefined;
     let temp: Temp | undefined;
     try {
+      room = await takeRoom?.(known);
       temp = await this.#temps.create();
-      const known = source instanceof Uint8Array ? source.byteLength : size;
-      const file = new BlobFile(this.#files, temp.fd, digester, known);
+      const file = new BlobFile(this.#files, temp.fd, digester, known, room);
       try {
         for await (const chunk of abortable(input, signal)) {
           await file.append(chunk);
@@ -226,34 +239,47 @@ export class Blobs {
       throw storageError(error, `write blob ${digest ?? ''}`.trimEnd());
     } finally {
       if (temp !== undefined) await this.#temps.discard(temp);
+      await room?.release();
     }
   }
 
   /** Pins a blob that is here with that size, so that it stays until its entry is put. */
   async pinExisting(digest: Digest, size: number | undefined): Promise<boolean> {
+    const fd = await this.lock(digest, size);
+    if (fd === undefined) return false;
+    this.pins.hold(digest, fd);
+    return true;
+  }
+
+  /**
+   * The open file of a blob that is here with that size, with a shared lock: as long as it is open nobody removes
+   * the blob. One that is being removed is waited for, and is not here.
+   */
+  async lock(digest: Digest, size: number | undefined): Promise<number | undefined> {
     const path = this.path(digest);
     let fd: number;
     try {
       fd = await this.#files.open(path, 'r');
     } catch (error) {
-      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false;
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined;
       throw storageError(error, `read blob ${digest}`);
     }
     let held = false;
     try {
       const facts = this.#files.fstatSync(fd);
-      if (size !== undefined && Number(facts.size) !== size) return false;
-      // Not granted: it is being removed.
-      if (!this.#files.tryLock(fd, 'shared')) return false;
-      held = (await this.#files.stat(path)).ino === facts.ino;
-      if (held) {
-        // As young as if it had been written now: no orphan to be swept before its entry is put.
-        await this.#files.touch(fd, new Date()).catch(() => undefined);
-        this.pins.hold(digest, fd);
+      if (size !== undefined && Number(facts.size) !== size) return undefined;
+      while ((await this.#files.stat(path)).ino === facts.ino) {
+        held = this.#files.tryLock(fd, 'shared');
+        if (held) break;
+        await delay(POLL, undefined);
       }
-      return held;
+      if (held) held = (await this.#files.stat(path)).ino === facts.ino;
+      // As young as if it had been written now: no orphan to be swept before its entry is put.
+      if (held) await this.#files.touch(fd, new Date()).catch(() => undefined);
+      return held ? fd : undefined;
     } catch (error) {
-      if (isSystemError(error, 'ENOENT')) return false;
+      held = false;
+      if (isSystemError(error, 'ENOENT')) return undefined;
       throw storageError(error, `read blob ${digest}`);
     } finally {
       if (!held) this.#files.closeSync(fd);
@@ -283,24 +309,60 @@ export class Blobs {
 
   /** Unlinks a blob, unless a writer pins it. Readers who have it open keep it. */
   async unlink(digest: Digest): Promise<boolean> {
-    const path = this.path(digest);
     this.pins.release(digest);
-    let fd: number;
+    const claim = this.claim(digest);
+    if (claim === undefined) return false;
     try {
-      fd = await this.#files.open(path, 'r+');
-    } catch (error) {
-      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return false;
-      throw error;
-    }
-    try {
-      if (!this.#files.tryLock(fd, 'exclusive')) return false;
-      await this.#files.unlink(path);
-      return true;
+      return await claim.unlink();
     } finally {
-      await this.#files.close(fd);
+      claim.release();
     }
   }
+
+  /** Keeps writers from pinning a blob until it is unlinked. Undefined when one pins it already. */
+  claim(digest: Digest): Claim | undefined {
+    const path = this.path(digest);
+    let fd: number;
+    try {
+      fd = this.#files.openSync(path, 'r+');
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return noFile;
+      throw error;
+    }
+    if (!this.#files.tryLock(fd, 'exclusive')) {
+      this.#files.closeSync(fd);
+      return undefined;
+    }
+    return {
+      unlink: async () => {
+        // Whoever wrote it anew in the meantime wants it.
+        try {
+          if (this.#files.statSync(path).ino !== this.#files.fstatSync(fd).ino) return false;
+          await this.#files.unlink(path);
+          return true;
+        } catch (error) {
+          if (isSystemError(error, 'ENOENT')) return false;
+          throw error;
+        }
+      },
+      release: () => {
+        this.#files.closeSync(fd);
+      },
+    };
+  }
 }
+
+/** A blob that is about to go. */
+export interface Claim {
+  /** False when there is nothing to unlink. */
+  unlink(): Promise<boolean>;
+  release(): void;
+}
+
+const noFile: Claim = {
+  unlink: () => Promise.resolve(false),
+  release: () => undefined,
+};
 
 /** @throws IntegrityError `DIGEST_MISMATCH` when the bytes hashed are not those wanted */
 export function checkBytes(

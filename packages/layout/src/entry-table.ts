@@ -41,6 +41,8 @@ export class EntryTable implements EntrySource {
   readonly #entries = new Map<Digest, readonly Entry[]>();
   readonly #keys = new Map<Digest, Set<Digest>>();
   readonly #names = new Map<string, Digest | undefined>();
+  /** How many entries there are more than in the base. */
+  #more = 0;
 
   constructor(base: EntrySource = noEntries) {
     this.#base = base;
@@ -53,6 +55,11 @@ export class EntryTable implements EntrySource {
 
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** Entries more, or fewer, than the base has. */
+  get growth(): number {
+    return this.#more;
   }
 
   of(digest: Digest): readonly Entry[] {
@@ -167,7 +174,9 @@ export class EntryTable implements EntrySource {
   }
 
   #set(digest: Digest, entries: readonly Entry[]): void {
-    for (const { descriptor } of this.of(digest)) {
+    const before = this.of(digest);
+    this.#more += entries.length - before.length;
+    for (const { descriptor } of before) {
       for (const key of lookupKeys(descriptor)) this.#keys.get(key)?.delete(digest);
       const name = refName(descriptor);
       if (name !== undefined) this.#names.set(name, undefined);

@@ -34,6 +34,8 @@ export interface AdoptContext {
  * tools put in.
  */
 export interface LayoutExtension {
+  /** The names of the entries it derives: they do not count as entries where those are limited. */
+  readonly names?: readonly string[];
   /** Called in a commit, under the exclusive lock, before `index.json` is written. */
   derive(context: DeriveContext): Promise<Derived>;
   /** Called at open, and after another tool changed `index.json`. Returns entries to add, as claims. */

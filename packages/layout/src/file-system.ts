@@ -3,6 +3,12 @@ import { promisify } from 'node:util';
 import { tryLock, unlock } from 'fs-native-extensions';
 import { LayercacheError } from '@layercache/oci';
 
+/** What is thrown where bytes were to be written that no limit left room for. */
+export class SpaceExhausted extends Error {
+  readonly code = 'EDQUOT';
+  readonly syscall = 'write';
+}
+
 /** What the layout wants to know about a file. */
 export interface FileFacts {
   readonly ino: bigint;
@@ -34,6 +40,8 @@ export interface FileSystem {
   /** A kernel lock on the file. False when another open file holds one that excludes it. */
   tryLock(fd: number, mode: 'shared' | 'exclusive'): boolean;
   unlock(fd: number): void;
+  /** Bytes that one who is not root can still write on the disk of a path. */
+  freeSpaceSync(path: string): number;
 
   mkdir(path: string): Promise<void>;
   open(path: string, flags: string | number, mode?: number): Promise<number>;
@@ -78,6 +86,10 @@ export const nodeFileSystem: FileSystem = {
   },
   tryLock: (fd, mode) => tryLock(fd, 0, 0, { shared: mode === 'shared' }),
   unlock,
+  freeSpaceSync: (path) => {
+    const { bavail, bsize } = fs.statfsSync(path);
+    return bavail * bsize;
+  },
 
   mkdir: async (path) => {
     await fs.promises.mkdir(path, { recursive: true });
@@ -118,6 +130,11 @@ const ADVICE: Readonly<Record<string, string>> = {
 export function storageError(error: unknown, doing: string): unknown {
   if (error instanceof LayercacheError || !isSystemError(error)) return error;
   const code = error.code ?? '';
+  if (error instanceof SpaceExhausted) {
+    return new LayercacheError('CACHE_FULL', `cannot ${doing}: ${error.message}; prune, or raise the limit`, {
+      cause: error,
+    });
+  }
   return new LayercacheError('STORAGE', `cannot ${doing}: ${ADVICE[code] ?? error.message} (${code})`, {
     cause: error,
   });

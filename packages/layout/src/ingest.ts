@@ -14,6 +14,7 @@ import { abortable, delay } from './abort.js';
 import { BlobFile } from './blob-file.js';
 import { checkBytes, type Blobs } from './blobs.js';
 import { isSystemError, storageError, type FileSystem } from './file-system.js';
+import type { Room, Space } from './space/space.js';
 
 /** What is wanted. */
 export interface Wanted {
@@ -50,14 +51,19 @@ export class Ingest {
   readonly #files: FileSystem;
   readonly #blobs: Blobs;
   readonly #dir: string;
+  readonly #space: Space | undefined;
   readonly #flights = new SingleFlight<Ingested>();
   readonly #listeners = new Map<Digest, Set<(received: number) => void>>();
 
-  /** @param dir the folder for partial downloads */
-  constructor(files: FileSystem, dir: string, blobs: Blobs) {
+  /**
+   * @param dir the folder for partial downloads
+   * @param space where room is limited
+   */
+  constructor(files: FileSystem, dir: string, blobs: Blobs, space?: Space) {
     this.#files = files;
     this.#dir = dir;
     this.#blobs = blobs;
+    this.#space = space;
   }
 
   partialPath(digest: Digest): string {
@@ -92,21 +98,26 @@ export class Ingest {
       if (await this.#blobs.pinExisting(want.digest, want.size)) return await this.#present(want.digest);
       const fd = await this.#lockPartial(want.digest, signal);
       let taken = false;
+      let room: Room | undefined;
       try {
         if (await this.#blobs.pinExisting(want.digest, want.size)) {
           await this.#files.unlink(this.partialPath(want.digest));
           return await this.#present(want.digest);
         }
-        const { digester, fetched } = await this.#fill(fd, want, open, signal, report);
+        const written = Number(this.#files.fstatSync(fd).size);
+        room = await this.#space?.reserve(want.size, signal, written);
+        const { digester, fetched } = await this.#fill(fd, want, open, signal, report, room);
         await this.#blobs.publish(this.partialPath(want.digest), fd, want.digest, digester.size);
         taken = true;
         return { size: digester.size, fetched };
       } catch (error) {
         // Progress is worth less than the room to do anything at all.
-        if (isSystemError(error, 'ENOSPC', 'EDQUOT')) await this.#files.unlink(this.partialPath(want.digest));
+        if (isSystemError(error, 'ENOSPC', 'EDQUOT') || isLayercacheError(error, 'CACHE_FULL'))
+          await this.#files.unlink(this.partialPath(want.digest));
         throw error;
       } finally {
         if (!taken) await this.#files.close(fd);
+        await room?.release();
       }
     } catch (error) {
       throw storageError(error, `store ${want.digest}`);
@@ -150,7 +161,9 @@ export class Ingest {
     open: OpenSource,
     signal: AbortSignal,
     report: (received: number) => void,
+    room: Room | undefined,
   ): Promise<{ digester: Digester; fetched: number }> {
+    room?.cover(fd);
     let digester = await this.#rehash(fd, want);
     const resumed = digester.size > 0;
     let fetched = 0;
@@ -166,7 +179,7 @@ export class Ingest {
         );
       }
       report(digester.size);
-      const file = new BlobFile(this.#files, fd, digester, want.size);
+      const file = new BlobFile(this.#files, fd, digester, want.size, room);
       try {
         for await (const chunk of abortable(source.body, signal)) {
           await file.append(chunk);
@@ -188,7 +201,7 @@ export class Ingest {
       if (short || !isLayercacheError(error, 'DIGEST_MISMATCH')) throw error;
       this.#files.ftruncateSync(fd, 0);
       if (!resumed) throw error;
-      const again = await this.#fill(fd, want, open, signal, report);
+      const again = await this.#fill(fd, want, open, signal, report, room);
       return { digester: again.digester, fetched: fetched + again.fetched };
     }
   }

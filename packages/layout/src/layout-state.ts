@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import { LayercacheError, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import type { Claim } from './blobs.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
 import type { Derived, LayoutExtension } from './extension.js';
@@ -8,6 +9,8 @@ import type { Change } from './journal-format.js';
 import { LayoutLock } from './lock.js';
 import { MapInvalid } from './map-format.js';
 import { pairCounterparts } from './pairing.js';
+import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
+import type { Space } from './space/space.js';
 import { openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
 import type { TempFiles } from './temp-files.js';
 
@@ -38,6 +41,9 @@ export interface StateOptions {
   readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
+  readonly claimBlob: (digest: Digest) => Claim | undefined;
+  /** Where room is limited. */
+  readonly space: Space | undefined;
 }
 
 /** The entries of a layout, shared with every other handle and process that has it open. */
@@ -78,6 +84,7 @@ export class LayoutState {
   async start(): Promise<void> {
     if (this.#snapshot.isCurrent()) return;
     try {
+      await this.#makeRoomFor([]);
       await this.#exclusive('opening', () => this.#commit());
     } catch (error) {
       if (!cannotWrite(error)) throw error;
@@ -119,10 +126,95 @@ export class LayoutState {
 
   /** Appends changes to the journal. Resolved means that every process sees them. */
   async append(changes: readonly Change[]): Promise<void> {
+    await this.#makeRoomFor(changes);
+    const max = this.#options.space?.maxEntries ?? Infinity;
+    if (max < Infinity) await this.#appendCounted(changes, max);
+    else await this.#appendShared(changes);
+    if (this.#wroteAt !== 0) this.#commitWhenDue();
+  }
+
+  async #appendShared(changes: readonly Change[]): Promise<void> {
     while (!(await this.#lock.shared(() => this.#tryAppend(changes)))) {
       await this.#exclusive('commit', () => this.#commit());
     }
-    if (this.#wroteAt !== 0) this.#commitWhenDue();
+  }
+
+  /** Alone, so that what is counted is what is there. */
+  async #appendCounted(changes: readonly Change[], max: number): Promise<void> {
+    for (;;) {
+      const over = await this.#exclusive('put', async () => {
+        while (!this.#settle()) await this.#commit();
+        const over = this.#countWith(changes) - max;
+        if (over > 0) return over;
+        while (!(await this.#tryAppend(changes))) await this.#commit();
+        return 0;
+      });
+      if (over <= 0) return;
+      if ((await this.#options.space?.makeRoom({ bytes: 0, entries: over })) === 'freed') continue;
+      throw new LayercacheError(
+        'CACHE_FULL',
+        `${over} entries more than the ${max} that ${this.#options.dir} may have, whatever is evicted; raise the limit, unpin or remove something`,
+      );
+    }
+  }
+
+  #countWith(changes: readonly Change[]): number {
+    const { table, reader } = this.#snapshot;
+    const derived = (this.#options.extension?.names ?? []).filter((name) => table.tagged(name) !== undefined);
+    const added = new Set<string>();
+    for (const change of changes) {
+      if (change.type !== 'put') continue;
+      const { digest } = change.entry.descriptor;
+      const name = refName(change.entry.descriptor);
+      if (table.of(digest).every((entry) => refName(entry.descriptor) !== name))
+        added.add(`${digest} ${name ?? ''}`);
+    }
+    return reader.header.recordCount + table.growth + added.size - derived.length;
+  }
+
+  async #makeRoomFor(changes: readonly Change[]): Promise<void> {
+    const { space } = this.#options;
+    if (space === undefined) return;
+    await space.makeSideRoom(spaceForChanges(changes), this.#spaceForCommit(changes));
+  }
+
+  #spaceForCommit(changes: readonly Change[] = []): number {
+    return spaceForCommit(this.#files, this.#paths, changes);
+  }
+
+  /**
+   * Forgets digests, and names of images that stay, and unlinks the blobs, once `index.json` does not list them. Of
+   * what a writer pins, everything stays. Needs no more room than was made for a commit.
+   *
+   * @returns what went
+   */
+  async evict(digests: readonly Digest[], names: readonly string[]): Promise<Digest[]> {
+    return this.#exclusive('eviction', async () => {
+      while (!this.#settle()) await this.#commit();
+      const claims = new Map<Digest, Claim>();
+      try {
+        for (const digest of digests) {
+          const claim = this.#options.claimBlob(digest);
+          if (claim !== undefined) claims.set(digest, claim);
+        }
+        const { table, journal } = this.#snapshot;
+        const known = [...claims.keys()].filter((digest) => table.of(digest).length > 0);
+        const changes: Change[] = [
+          ...names.map((name): Change => ({ type: 'untag', name })),
+          ...known.map((digest): Change => ({ type: 'remove', digest })),
+        ];
+        if (changes.length > 0) {
+          journal?.append(changes);
+          this.#catchUp();
+          await this.#commit();
+        }
+        const gone = new Set(known);
+        for (const [digest, claim] of claims) if (await claim.unlink()) gone.add(digest);
+        return [...gone];
+      } finally {
+        for (const claim of claims.values()) claim.release();
+      }
+    });
   }
 
   /** Forgets digests and unlinks their blobs, once `index.json` does not list them any more. */
@@ -175,6 +267,7 @@ export class LayoutState {
     const { table } = this.#snapshot;
     // Asked of the disk now, however lately a lookup did: who commits wants to see what others just wrote.
     if (table.size === 0 && this.#snapshot.isCurrent() && this.#snapshot.isOnDisk()) return;
+    await this.#makeRoomFor([]);
     await this.#exclusive('commit', () => this.#commit());
   }
 
@@ -310,7 +403,7 @@ export class LayoutState {
       if (this.#wroteAt !== 0) this.#commitWhenDue();
     }, MAX_AGE).unref();
     const { journal, reader } = this.#snapshot;
-    const limit = Math.max(MIN_JOURNAL, reader.header.recordPages * 4096);
+    const limit = journalBound(Math.max(MIN_JOURNAL, reader.header.recordPages * 4096), this.#options.space);
     if ((journal?.length ?? 0) < limit && Date.now() - this.#wroteAt < MAX_AGE) return;
     this.#background ??= this.#exclusive('commit', async () => {
       this.#settle();
@@ -327,11 +420,14 @@ export class LayoutState {
 
   #exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
     return this.#lock.exclusive(what, async () => {
+      const { space } = this.#options;
       this.busy = true;
       try {
+        await space?.borrow(this.#spaceForCommit(), what === 'eviction' || what === 'removal');
         return await run();
       } finally {
         this.busy = false;
+        await space?.repay(this.#spaceForCommit());
       }
     });
   }

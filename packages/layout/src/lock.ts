@@ -37,17 +37,17 @@ export class LayoutLock {
   }
 
   /**
-   * @param what is told to others who wait in vain
+   * @param what is told to others who wait in vain; undefined: nothing is, and nothing is written
    * @throws LayercacheError `LOCK_TIMEOUT`
    */
-  exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
+  exclusive<T>(what: string | undefined, run: () => Promise<T>): Promise<T> {
     return this.#enqueue(() =>
       this.#with('exclusive', async () => {
-        this.#sign(`process ${process.pid} (${what})`);
+        if (what !== undefined) this.#sign(`process ${process.pid} (${what})`);
         try {
           return await run();
         } finally {
-          this.#sign('');
+          if (what !== undefined) this.#sign('');
         }
       }),
     );

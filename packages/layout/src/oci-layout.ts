@@ -20,13 +20,27 @@ import {
 } from './blobs.js';
 import { lookupKeys, type Entry } from './entry.js';
 import type { LayoutExtension } from './extension.js';
-import { nodeFileSystem, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
+import {
+  isSystemError,
+  nodeFileSystem,
+  storageError,
+  syncFolder,
+  writeFully,
+  type FileSystem,
+} from './file-system.js';
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
 import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
 import { LayoutState } from './layout-state.js';
+import { limitedFiles } from './space/limited-files.js';
+import type { LimitOptions } from './space/limits.js';
+import { Space } from './space/space.js';
 import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
 import { TempFiles } from './temp-files.js';
+
+/** Blobs that are held open and go with one commit. */
+const EVICTED_TOGETHER = 128;
+const LOCK_TIMEOUT = 30_000;
 
 export interface OpenOptions {
   /** Make the layout where there is none. Default: true. */
@@ -37,6 +51,8 @@ export interface OpenOptions {
   /** How long to wait for the lock, in ms. Default: 30,000. */
   readonly lockTimeout?: number;
   readonly extension?: LayoutExtension;
+  /** What the layout may take. Default: everything. */
+  readonly limits?: LimitOptions | undefined;
   /** The disk. Default: the real one. */
   readonly files?: FileSystem;
 }
@@ -49,9 +65,17 @@ export class OciLayout {
   readonly #blobs: Blobs;
   readonly #ingest: Ingest;
   readonly #state: LayoutState;
+  readonly #space: Space | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(dir: string, files: FileSystem, temps: TempFiles, options: OpenOptions) {
+  private constructor(
+    dir: string,
+    files: FileSystem,
+    temps: TempFiles,
+    space: Space | undefined,
+    options: OpenOptions,
+  ) {
+    this.#space = space;
     this.dir = dir;
     this.#files = files;
     this.#temps = temps;
@@ -64,7 +88,7 @@ export class OciLayout {
       // A commit of this handle that reads the blob holds the lock that the removal waits for.
       if (!this.#state.busy) await dropping;
     });
-    this.#ingest = new Ingest(files, temps.dir, this.#blobs);
+    this.#ingest = new Ingest(files, temps.dir, this.#blobs, space);
     this.#state = new LayoutState({
       files,
       dir,
@@ -72,12 +96,15 @@ export class OciLayout {
       logger,
       blobPath: (digest) => this.#blobs.path(digest),
       fsync: options.durability === 'fsync',
-      lockTimeout: options.lockTimeout ?? 30_000,
+      lockTimeout: options.lockTimeout ?? LOCK_TIMEOUT,
       extension: options.extension,
       readBlob: (digest) => this.readBytes(digest),
-      writeBlob: async (bytes) => (await this.write(bytes)).digest,
+      // Its room was made with that of the commit it is written in.
+      writeBlob: async (bytes) => (await this.#blobs.write(bytes)).digest,
       hasBlob: (digest, size) => this.has(digest, size),
       unlinkBlob: (digest) => this.#blobs.unlink(digest),
+      claimBlob: (digest) => this.#blobs.claim(digest),
+      space,
     });
   }
 
@@ -86,10 +113,14 @@ export class OciLayout {
    *   folder of something else, another version, or a broken `index.json`, which is left as it is; `STORAGE`
    */
   static async open(dir: string, options: OpenOptions = {}): Promise<OciLayout> {
-    const files = options.files ?? nodeFileSystem;
-    const temps = new TempFiles(files, dir);
+    const disk = options.files ?? nodeFileSystem;
+    let space: Space | undefined;
     try {
-      if (!checkLayoutFile(files, dir)) {
+      const isThere = checkLayoutFile(disk, dir);
+      space = await openSpace(disk, dir, isThere, options);
+      const files = space === undefined ? disk : limitedFiles(disk, space);
+      const temps = new TempFiles(files, dir);
+      if (!isThere) {
         if (options.create === false) {
           throw new LayercacheError(
             'NOT_FOUND',
@@ -98,7 +129,7 @@ export class OciLayout {
         }
         await createLayoutFile(files, temps, dir);
       }
-      const layout = new OciLayout(dir, files, temps, options);
+      const layout = new OciLayout(dir, files, temps, space, options);
       try {
         await layout.#state.start();
       } catch (error) {
@@ -106,8 +137,10 @@ export class OciLayout {
         throw error;
       }
       sweep(temps, options.logger ?? silentLogger);
+      await space?.trim();
       return layout;
     } catch (error) {
+      await space?.close();
       throw storageError(error, `open layout ${dir}`);
     }
   }
@@ -194,6 +227,45 @@ export class OciLayout {
     }
   }
 
+  /**
+   * Removes entries and blobs, and names of images that stay, to make room: what a writer in any process holds or is
+   * about to put stays whole, and readers who have a blob open keep it. `index.json` is written before a blob goes.
+   *
+   * @returns the digests that went
+   */
+  async evict(digests: readonly Digest[], names: readonly string[] = []): Promise<Digest[]> {
+    const gone: Digest[] = [];
+    try {
+      for (let at = 0; at < Math.max(1, digests.length); at += EVICTED_TOGETHER) {
+        const some = digests.slice(at, at + EVICTED_TOGETHER).map((one) => parseDigest(one));
+        gone.push(...(await this.#state.evict(some, at === 0 ? names : [])));
+      }
+      await this.#space?.trim();
+      return gone;
+    } catch (error) {
+      throw storageError(error, `evict from ${this.dir}`);
+    }
+  }
+
+  /**
+   * Keeps a blob from being evicted, by anyone, until it is let go: for who puts several blobs that belong together.
+   * Undefined when it is not here with that size.
+   */
+  async hold(digest: Digest, size?: number): Promise<Disposable | undefined> {
+    const fd = await this.#blobs.lock(parseDigest(digest), size);
+    if (fd === undefined) return undefined;
+    return {
+      [Symbol.dispose]: () => {
+        this.#files.closeSync(fd);
+      },
+    };
+  }
+
+  /** Bytes that all files have, and that writers have taken room for; undefined without limits. */
+  async spaceTaken(): Promise<number | undefined> {
+    return this.#space?.total();
+  }
+
   /** A blob of another size is not the blob. */
   async has(digest: Digest, size?: number): Promise<boolean> {
     const found = await this.#blobs.size(digest);
@@ -233,7 +305,9 @@ export class OciLayout {
    * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`
    */
   write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
-    return this.#blobs.write(source, options);
+    const space = this.#space;
+    if (space === undefined) return this.#blobs.write(source, options);
+    return this.#blobs.write(source, options, (size) => space.reserve(size, options.signal));
   }
 
   /**
@@ -268,6 +342,7 @@ export class OciLayout {
       throw storageError(error, `write the index of ${this.dir}`);
     } finally {
       this.#blobs.pins.releaseAll();
+      await this.#space?.close();
     }
   }
 
@@ -331,6 +406,25 @@ export class OciLayout {
     } catch (error) {
       throw storageError(error, `${doing} in ${this.dir}`);
     }
+  }
+}
+
+/** Without limits nothing is counted; where nothing can be written, nothing has to be. */
+async function openSpace(
+  files: FileSystem,
+  dir: string,
+  isThere: boolean,
+  options: OpenOptions,
+): Promise<Space | undefined> {
+  const { limits, create = true, lockTimeout = LOCK_TIMEOUT } = options;
+  if (limits === undefined || (!isThere && !create)) return undefined;
+  try {
+    const space = await Space.open(files, dir, limits, lockTimeout);
+    if (!isThere) await space.makeSideRoom(layoutFileText.length, 0);
+    return space;
+  } catch (error) {
+    if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) return undefined;
+    throw error;
   }
 }
 

@@ -7,12 +7,16 @@ import type { Digest } from './digest.js';
 export type ErrorCode =
   /** The caller gave up: an `AbortSignal` fired. */
   | 'ABORTED'
+  /** Something does not fit into the limits of a cache, whatever is evicted. */
+  | 'CACHE_FULL'
   /** A digest is malformed, or names an algorithm other than sha256 and sha512. */
   | 'DIGEST_INVALID'
   /** Bytes do not hash to the digest they were asked for by, or have another size. */
   | 'DIGEST_MISMATCH'
   /** Decompressed bytes do not hash to the diffID that was claimed for them. */
   | 'DIFFID_MISMATCH'
+  /** The time that was set for an image is over. */
+  | 'EXPIRED'
   /** A descriptor, manifest, index or image config does not follow the OCI image specification. */
   | 'DOCUMENT_INVALID'
   /** A compressed stream is truncated, corrupt, or in an encoding that is not supported. */

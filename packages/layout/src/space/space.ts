@@ -1,0 +1,315 @@
+import { LayercacheError, throwIfAborted } from '@layercache/oci';
+import { delay } from '../abort.js';
+import { SpaceExhausted, isSystemError, type FileSystem } from '../file-system.js';
+import { Ledger } from './ledger.js';
+import type { LimitOptions, RoomMade, Shortage } from './limits.js';
+
+/** Bytes taken at a time for a blob whose size is not known. */
+const STEP = 8 * 1024 * 1024;
+/** How often to look whether other processes are done with what they took, in ms. */
+const POLL = 25;
+/** Bytes that are taken for the journal at a time, so that not each put takes some. */
+const CHUNK = 64 * 1024;
+
+/** Room for one blob on its way. Given back when it is released; the part that became a file stays counted. */
+export interface Room {
+  /** What is written to this file comes out of this room. */
+  cover(fd: number): void;
+  /** Makes sure that the blob may have that many bytes. */
+  ensure(bytes: number): Promise<void>;
+  release(): Promise<void>;
+}
+
+/** Bytes that this handle has taken for something. */
+interface Account {
+  left: number;
+}
+
+/**
+ * The limits of a layout, as one handle sees them. Every byte that a file gains comes out of an account, which was
+ * filled from the ledger before; every byte that a file loses goes into one. Blobs have accounts of their own
+ * ({@link Room}); all else, `index.json`, map, journal, shares one.
+ */
+export class Space {
+  readonly #files: FileSystem;
+  readonly #dir: string;
+  readonly #ledger: Ledger;
+  readonly #limits: LimitOptions;
+  readonly #patience: number;
+  readonly #step: number;
+  readonly #chunk: number;
+  readonly #side: Account = { left: 0 };
+  readonly #rooms = new Set<Account>();
+  readonly #covered = new Map<number, Account>();
+  #last: Promise<unknown> = Promise.resolve();
+  /** Bytes that the next commit may need. */
+  #need = 0;
+  /** How much of them was in reserve when this handle last looked. Whoever takes it puts it back. */
+  #reserveSeen = 0;
+  #borrowed = false;
+
+  private constructor(
+    files: FileSystem,
+    dir: string,
+    ledger: Ledger,
+    limits: LimitOptions,
+    patience: number,
+  ) {
+    this.#files = files;
+    this.#dir = dir;
+    this.#ledger = ledger;
+    this.#limits = limits;
+    this.#patience = patience;
+    this.#step = Math.min(STEP, Math.ceil(this.maxSize / 16));
+    this.#chunk = Math.min(CHUNK, Math.ceil(this.maxSize / 256));
+  }
+
+  /** @param patience how long to wait for the lock, or for others who hold room, in ms */
+  static async open(files: FileSystem, dir: string, limits: LimitOptions, patience: number): Promise<Space> {
+    return new Space(files, dir, await Ledger.join(files, dir, patience), limits, patience);
+  }
+
+  get maxSize(): number {
+    return this.#limits.maxSize ?? Infinity;
+  }
+
+  get maxEntries(): number {
+    return this.#limits.maxEntries ?? Infinity;
+  }
+
+  /** Bytes that all files together have and may come to have with what is taken. */
+  total(): Promise<number> {
+    return this.#ledger.locked(() => this.#ledger.total);
+  }
+
+  /**
+   * Takes room for a blob.
+   *
+   * @param size in bytes; undefined: not known, it is taken step by step
+   * @param written bytes of it that are there already
+   * @throws LayercacheError `CACHE_FULL` when it does not fit, whatever goes
+   */
+  async reserve(size: number | undefined, signal?: AbortSignal, written = 0): Promise<Room> {
+    const account: Account = { left: 0 };
+    const fds: number[] = [];
+    await this.#fill(account, Math.max(0, (size ?? written + this.#step) - written), signal);
+    let granted = Math.max(size ?? written + this.#step, written);
+    return {
+      cover: (fd) => {
+        fds.push(fd);
+        this.#covered.set(fd, account);
+      },
+      ensure: async (bytes) => {
+        if (bytes <= granted) return;
+        const more = Math.max(this.#step, bytes - granted);
+        await this.#fill(account, more, signal, true);
+        granted += more;
+      },
+      release: async () => {
+        for (const fd of fds) this.#covered.delete(fd);
+        this.#rooms.delete(account);
+        this.#side.left += account.left;
+        account.left = 0;
+        await this.trim();
+      },
+    };
+  }
+
+  /**
+   * Makes sure that a change of the entries finds room, and the commit that folds it as well.
+   *
+   * @param journal bytes that are appended now
+   * @param commit bytes that a commit may then need
+   */
+  async makeSideRoom(journal: number, commit: number): Promise<void> {
+    this.#need = commit;
+    if (this.#side.left >= journal && this.#reserveSeen >= commit) return;
+    await this.#fill(this.#side, Math.max(0, journal - this.#side.left) + this.#chunk);
+  }
+
+  /**
+   * Takes over the reserve for a commit, under the exclusive lock of the layout. Until it is repaid, what files lose
+   * is kept for others that grow.
+   *
+   * @param overdraw go over the limit if need be: what is written makes room
+   */
+  async borrow(commit: number, overdraw: boolean): Promise<void> {
+    await this.#ledger.locked(() => {
+      this.#need = commit;
+      this.#borrowed = true;
+      const missing = Math.max(0, commit - this.#side.left - this.#ledger.reserve);
+      const { total } = this.#ledger;
+      const more = overdraw || total + missing <= this.maxSize ? missing : 0;
+      this.#ledger.total = total + more;
+      this.#side.left += more + this.#ledger.reserve;
+      // In this order, and so everywhere: who dies in between leaves too much counted, never too little.
+      this.#ledger.reserve = 0;
+      this.#record();
+    });
+  }
+
+  async repay(commit: number): Promise<void> {
+    this.#borrowed = false;
+    await this.#ledger.locked(() => {
+      this.#need = commit;
+      const reserve = Math.min(this.#side.left, commit);
+      this.#side.left -= reserve;
+      this.#record();
+      this.#ledger.reserve = reserve;
+      this.#reserveSeen = reserve;
+      this.#giveBack();
+    });
+  }
+
+  /** Takes out of the account of a file. */
+  draw(fd: number | undefined, bytes: number): void {
+    if (bytes <= 0) return;
+    const account = this.#account(fd);
+    if (account.left < bytes) {
+      throw new SpaceExhausted(
+        `${bytes} bytes more do not fit: ${account.left} are left of the limit of ${this.maxSize}`,
+      );
+    }
+    account.left -= bytes;
+    // Before the bytes are there: what a dead process had must not be taken for free.
+    this.#record();
+  }
+
+  refund(fd: number | undefined, bytes: number): void {
+    if (bytes <= 0) return;
+    this.#account(fd).left += bytes;
+    this.#record();
+  }
+
+  forget(fd: number): void {
+    this.#covered.delete(fd);
+  }
+
+  /** Does what makes a file go away or be replaced, and takes its bytes back. */
+  async replacing<T>(path: string, run: () => Promise<T>): Promise<T> {
+    return this.#ledger.locked(async () => {
+      const size = this.#sizeOf(path);
+      const result = await run();
+      this.#side.left += size;
+      this.#giveBack();
+      return result;
+    });
+  }
+
+  /** Gives back what the side account has too much. */
+  async trim(): Promise<void> {
+    await this.#ledger.locked(() => {
+      this.#giveBack();
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#ledger.leave(this.#credit());
+  }
+
+  #account(fd: number | undefined): Account {
+    return (fd === undefined ? undefined : this.#covered.get(fd)) ?? this.#side;
+  }
+
+  #credit(): number {
+    return this.#side.left + this.#reserved();
+  }
+
+  #reserved(): number {
+    let sum = 0;
+    for (const { left } of this.#rooms) sum += left;
+    return sum;
+  }
+
+  #record(): void {
+    const rooms = this.#reserved();
+    this.#ledger.record({ credit: this.#side.left + rooms, rooms });
+  }
+
+  /** Under the lock of the ledger. */
+  #giveBack(): void {
+    const surplus = this.#borrowed ? 0 : Math.max(0, this.#side.left - this.#chunk);
+    this.#side.left -= surplus;
+    this.#record();
+    if (surplus > 0) this.#ledger.total -= surplus;
+  }
+
+  /** @param growing it is for a room that is held already: then others are not waited for, who may wait for it */
+  async #fill(account: Account, bytes: number, signal?: AbortSignal, growing = false): Promise<void> {
+    const deadline = Date.now() + this.#patience;
+    for (;;) {
+      throwIfAborted(signal);
+      if (bytes + this.#need > this.maxSize) throw this.#full(bytes);
+      if ((await this.#oneByOne(() => this.#tryFill(account, bytes))) === 'freed') return;
+      if (growing || Date.now() > deadline || !this.#othersAreBusy()) throw this.#full(bytes);
+      await delay(POLL, signal);
+    }
+  }
+
+  async #tryFill(account: Account, bytes: number): Promise<RoomMade> {
+    for (;;) {
+      const shortage = await this.#ledger.locked(() => this.#take(account, bytes));
+      if (shortage === undefined) return 'freed';
+      if ((await this.makeRoom(shortage)) === 'freed') continue;
+      if (!(await this.#ledger.locked(() => this.#ledger.reclaim()))) return 'busy';
+    }
+  }
+
+  async makeRoom(shortage: Shortage): Promise<RoomMade> {
+    return (await this.#limits.makeRoom?.(shortage)) ?? 'busy';
+  }
+
+  /** Under the lock of the ledger: takes, or says how much is missing. */
+  #take(account: Account, bytes: number): Shortage | undefined {
+    const { total, reserve } = this.#ledger;
+    const refill = Math.max(0, this.#need - reserve);
+    const more = bytes + refill;
+    const over = total + more - this.maxSize;
+    const missing = Math.max(over, this.#missingOnDisk(more));
+    if (missing > 0) return { bytes: missing, entries: 0 };
+    this.#ledger.total = total + more;
+    this.#ledger.reserve = this.#reserveSeen = reserve + refill;
+    account.left += bytes;
+    if (account !== this.#side) this.#rooms.add(account);
+    this.#record();
+    return undefined;
+  }
+
+  #missingOnDisk(more: number): number {
+    const { minFree } = this.#limits;
+    if (minFree === undefined) return 0;
+    const promised = this.#credit() + this.#ledger.others().credit;
+    return minFree + promised + more - this.#files.freeSpaceSync(this.#dir);
+  }
+
+  #othersAreBusy(): boolean {
+    return this.#rooms.size > 0 || this.#ledger.others().rooms > 0;
+  }
+
+  #oneByOne<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(run);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+
+  #sizeOf(path: string): number {
+    try {
+      return Number(this.#files.statSync(path).size);
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return 0;
+      throw error;
+    }
+  }
+
+  #full(bytes: number): LayercacheError {
+    const { maxSize, minFree } = this.#limits;
+    const limits = [
+      ...(maxSize === undefined ? [] : [`${maxSize} bytes at most`]),
+      ...(minFree === undefined ? [] : [`${minFree} bytes of the disk free`]),
+    ].join(', ');
+    return new LayercacheError(
+      'CACHE_FULL',
+      `${bytes} bytes more do not fit into ${this.#dir} (${limits}), whatever is evicted; raise the limit, unpin or remove something`,
+    );
+  }
+}
