@@ -42,6 +42,8 @@ export interface WriteOptions {
   readonly size?: number;
   /** Hash to name the blob by, where `digest` does not say. Default: sha256. */
   readonly algorithm?: DigestAlgorithm;
+  /** It can be made again from what is here, so only what can be, too, makes room for it. Default: false. */
+  readonly derived?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -57,7 +59,10 @@ const READ_SIZE = 256 * 1024;
 const MAX_DOCUMENT = 64 * 1024 * 1024;
 /** How often to look whether a blob that is being removed is gone, in ms. */
 const POLL = 5;
-const HOUR_NS = 3_600_000_000_000n;
+/** How old an access time may be, in ns: an hour, as nobody looks but by hand. */
+const GRAIN = 3_600_000_000_000n;
+/** The same where room is limited: within an hour all of it may be written anew, and the last used is to stay. */
+const LIMITED_GRAIN = 1_000_000_000n;
 
 /** The files below `blobs/`. A blob is written once, under its own digest, and never changed. */
 export class Blobs {
@@ -66,15 +71,21 @@ export class Blobs {
   readonly #temps: TempFiles;
   readonly #onCorrupt: (digest: Digest) => Promise<void>;
   readonly #folders = new Set<string>();
+  readonly #accessGrain: bigint;
   readonly pins: Pins;
 
-  /** @param onCorrupt is told of a blob whose bytes are not its digest's */
+  /**
+   * @param onCorrupt is told of a blob whose bytes are not its digest's
+   * @param limited whether room is limited
+   */
   constructor(
     files: FileSystem,
     dir: string,
     temps: TempFiles,
     onCorrupt: (digest: Digest) => Promise<void>,
+    limited = false,
   ) {
+    this.#accessGrain = limited ? LIMITED_GRAIN : GRAIN;
     this.#files = files;
     this.#dir = dir;
     this.#temps = temps;
@@ -98,32 +109,47 @@ export class Blobs {
     }
   }
 
+  facts(digest: Digest): { readonly size: number; readonly usedAt: Date } | undefined {
+    try {
+      const { size, mtimeNs } = this.#files.statSync(this.path(digest));
+      return { size: Number(size), usedAt: new Date(Number(mtimeNs / 1_000_000n)) };
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined;
+      throw storageError(error, `look for blob ${digest}`);
+    }
+  }
+
+  /** The file is opened when the first byte is asked for. */
   read(digest: Digest, options: ReadOptions = {}): Readable {
     const path = this.path(digest);
-    const { signal } = options;
-    const stream = Readable.from(this.#chunks(digest, path, options), {
-      objectMode: false,
-      highWaterMark: READ_SIZE,
+    return asStream(
+      this.#chunks(digest, () => this.#open(digest, path), options),
+      options.signal,
+    );
+  }
+
+  /** As {@link read}, with the file open when it resolves: whoever removes the blob takes nothing from this reader. */
+  async openToRead(digest: Digest, options: ReadOptions = {}): Promise<Readable> {
+    let fd: number | undefined = await this.#open(digest, this.path(digest));
+    const take = (): Promise<number> => {
+      if (fd === undefined) throw new TypeError('a file is taken once');
+      const taken = fd;
+      fd = undefined;
+      return Promise.resolve(taken);
+    };
+    const stream = asStream(this.#chunks(digest, take, options), options.signal);
+    // Also when nobody ever reads.
+    stream.once('close', () => {
+      if (fd !== undefined) this.#files.closeSync(fd);
+      fd = undefined;
     });
-    if (signal !== undefined) {
-      const stop = (): void => {
-        stream.destroy(abortedError(signal));
-      };
-      if (signal.aborted) stop();
-      else {
-        signal.addEventListener('abort', stop, { once: true });
-        stream.once('close', () => {
-          signal.removeEventListener('abort', stop);
-        });
-      }
-    }
     return stream;
   }
 
-  async *#chunks(digest: Digest, path: string, options: ReadOptions): AsyncGenerator<Buffer> {
+  async *#chunks(digest: Digest, open: () => Promise<number>, options: ReadOptions): AsyncGenerator<Buffer> {
     const whole = options.start === undefined && options.end === undefined;
     const digester = (options.verify ?? whole) && whole ? new Digester(digestAlgorithm(digest)) : undefined;
-    const fd = await this.#open(digest, path);
+    const fd = await open();
     try {
       const size = await this.#noteAccess(fd, options.touch ?? true);
       const end = Math.min(options.end ?? size, size);
@@ -187,11 +213,11 @@ export class Blobs {
     }
   }
 
-  /** The file's mtime is its access time, bumped at most once an hour. Returns the size in bytes. */
+  /** The file's mtime is its access time, bumped when it is older than the grain. Returns the size in bytes. */
   async #noteAccess(fd: number, touch: boolean): Promise<number> {
     const { size, mtimeNs } = this.#files.fstatSync(fd);
     const now = new Date();
-    if (touch && BigInt(now.getTime()) * 1_000_000n - mtimeNs > HOUR_NS) {
+    if (touch && BigInt(now.getTime()) * 1_000_000n - mtimeNs > this.#accessGrain) {
       // A reader without the right to write reads all the same.
       await this.#files.touch(fd, now).catch(() => undefined);
     }
@@ -363,6 +389,22 @@ const noFile: Claim = {
   unlink: () => Promise.resolve(false),
   release: () => undefined,
 };
+
+function asStream(chunks: AsyncGenerator<Buffer>, signal: AbortSignal | undefined): Readable {
+  const stream = Readable.from(chunks, { objectMode: false, highWaterMark: READ_SIZE });
+  if (signal === undefined) return stream;
+  const stop = (): void => {
+    stream.destroy(abortedError(signal));
+  };
+  if (signal.aborted) stop();
+  else {
+    signal.addEventListener('abort', stop, { once: true });
+    stream.once('close', () => {
+      signal.removeEventListener('abort', stop);
+    });
+  }
+  return stream;
+}
 
 /** @throws IntegrityError `DIGEST_MISMATCH` when the bytes hashed are not those wanted */
 export function checkBytes(

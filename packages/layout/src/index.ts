@@ -8,6 +8,7 @@ export { OciLayout, type OpenOptions } from './oci-layout.js';
 export { SideFolder, type SideFolderOptions } from './side-folder.js';
 export type { LimitOptions, Limits, RoomMade, Shortage } from './space/limits.js';
 export type { StoredBlob } from './stored-blobs.js';
+export type { PartialFile } from './temp-files.js';
 export type {
   VerifyOptions,
   VerifyProblem,

@@ -105,7 +105,7 @@ export class Ingest {
           return await this.#present(want.digest);
         }
         const written = Number(this.#files.fstatSync(fd).size);
-        room = await this.#space?.reserve(want.size, signal, written);
+        room = await this.#space?.reserve(want.size, { signal, written });
         const { digester, fetched } = await this.#fill(fd, want, open, signal, report, room);
         await this.#blobs.publish(this.partialPath(want.digest), fd, want.digest, digester.size);
         taken = true;

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { LayercacheError, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import { LayercacheError, isLayercacheError, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
 import type { Claim } from './blobs.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
@@ -87,7 +87,7 @@ export class LayoutState {
       await this.#makeRoomFor([]);
       await this.#exclusive('opening', () => this.#commit());
     } catch (error) {
-      if (!cannotWrite(error)) throw error;
+      if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
       this.#options.logger.debug({ message: 'side state kept in memory', error });
       await this.#adopt(this.#snapshot);
     }
@@ -150,7 +150,7 @@ export class LayoutState {
         return 0;
       });
       if (over <= 0) return;
-      if ((await this.#options.space?.makeRoom({ bytes: 0, entries: over })) === 'freed') continue;
+      if ((await this.#options.space?.makeRoom({ bytes: 0, entries: over, derived: false })) === 'freed') continue;
       throw new LayercacheError(
         'CACHE_FULL',
         `${over} entries more than the ${max} that ${this.#options.dir} may have, whatever is evicted; raise the limit, unpin or remove something`,

@@ -32,11 +32,12 @@ import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted
 import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
 import { LayoutState } from './layout-state.js';
+import { folderSize } from './space/folder-size.js';
 import { limitedFiles } from './space/limited-files.js';
 import type { LimitOptions } from './space/limits.js';
 import { Space } from './space/space.js';
 import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
-import { TempFiles } from './temp-files.js';
+import { TempFiles, type PartialFile } from './temp-files.js';
 
 /** Blobs that are held open and go with one commit. */
 const EVICTED_TOGETHER = 128;
@@ -80,14 +81,15 @@ export class OciLayout {
     this.#files = files;
     this.#temps = temps;
     const logger = options.logger ?? silentLogger;
-    this.#blobs = new Blobs(files, dir, temps, async (digest) => {
+    const onCorrupt = async (digest: Digest): Promise<void> => {
       logger.warn({ message: 'corrupt blob dropped', digest });
       const dropping = this.remove(digest).catch((error: unknown) => {
         logger.warn({ message: 'corrupt blob not dropped', digest, error });
       });
       // A commit of this handle that reads the blob holds the lock that the removal waits for.
       if (!this.#state.busy) await dropping;
-    });
+    };
+    this.#blobs = new Blobs(files, dir, temps, onCorrupt, space !== undefined);
     this.#ingest = new Ingest(files, temps.dir, this.#blobs, space);
     this.#state = new LayoutState({
       files,
@@ -261,6 +263,11 @@ export class OciLayout {
     };
   }
 
+  /** Bytes of all files below the folder. */
+  size(): number {
+    return folderSize(this.#files, this.dir);
+  }
+
   /** Bytes that all files have, and that writers have taken room for; undefined without limits. */
   async spaceTaken(): Promise<number | undefined> {
     return this.#space?.total();
@@ -291,6 +298,20 @@ export class OciLayout {
   }
 
   /**
+   * As {@link read}, with the file open when it resolves: from then on a removal, by whomever, does not disturb it.
+   *
+   * @throws LayercacheError `NOT_FOUND`
+   */
+  openToRead(digest: Digest, options: ReadOptions = {}): Promise<Readable> {
+    return this.#blobs.openToRead(digest, options);
+  }
+
+  /** Bytes of a blob, and when it was last used; undefined when it is not here. Does not wait for anything. */
+  blobFacts(digest: Digest): Pick<StoredBlob, 'size' | 'usedAt'> | undefined {
+    return this.#blobs.facts(digest);
+  }
+
+  /**
    * A small document, verified.
    *
    * @throws LayercacheError `NOT_FOUND`, `DIGEST_MISMATCH`; `DOCUMENT_INVALID` when it is larger
@@ -307,7 +328,7 @@ export class OciLayout {
   write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
     const space = this.#space;
     if (space === undefined) return this.#blobs.write(source, options);
-    return this.#blobs.write(source, options, (size) => space.reserve(size, options.signal));
+    return this.#blobs.write(source, options, (size) => space.reserve(size, options));
   }
 
   /**
@@ -352,25 +373,35 @@ export class OciLayout {
   }
 
   /**
-   * Removes blobs that no entry, and no manifest that has one, names. Those of writers that are about to put an
-   * entry stay, and so do all that are younger than `grace`.
+   * Blobs that no entry, and no manifest that has one, names, and that are not younger than `grace`.
    *
    * @param options.grace ms, default one hour
-   * @returns what went
    */
-  async removeOrphans(options: { readonly grace?: number } = {}): Promise<StoredBlob[]> {
+  async orphans(options: { readonly grace?: number } = {}): Promise<StoredBlob[]> {
     const { grace = 3_600_000 } = options;
     const referenced = await referencedFrom(
       this,
       Array.from(this.entries(), (entry) => entry.descriptor),
     );
-    const orphans = new Map<Digest, StoredBlob>();
+    const orphans: StoredBlob[] = [];
     for await (const blob of this.storedBlobs()) {
       if (Date.now() - blob.usedAt.getTime() < grace || referenced.has(blob.digest)) continue;
-      if (!this.#state.knows(blob.digest)) orphans.set(blob.digest, blob);
+      if (!this.#state.knows(blob.digest)) orphans.push(blob);
     }
+    return orphans;
+  }
+
+  /**
+   * Removes what {@link orphans} finds, but what a writer is about to put an entry for.
+   *
+   * @param options.grace ms, default one hour
+   * @returns what went
+   */
+  async removeOrphans(options: { readonly grace?: number } = {}): Promise<StoredBlob[]> {
+    const orphans = new Map((await this.orphans(options)).map((blob) => [blob.digest, blob] as const));
     try {
       const removed = await this.#state.unlinkUnknown([...orphans.keys()]);
+      await this.#space?.trim();
       return removed.flatMap((digest) => orphans.get(digest) ?? []);
     } catch (error) {
       throw storageError(error, `remove orphans of ${this.dir}`);
@@ -389,6 +420,18 @@ export class OciLayout {
   /** What is being written, and what dead writers left: temporary files and partial downloads. */
   temporaryFiles(): string[] {
     return this.#temps.names();
+  }
+
+  /** Interrupted downloads that nobody goes on with. */
+  partialFiles(): PartialFile[] {
+    return this.#temps.partials();
+  }
+
+  /** False when someone goes on with it by now, or it is gone. */
+  async removePartial({ name }: Pick<PartialFile, 'name'>): Promise<boolean> {
+    const removed = this.#temps.removePartial(name);
+    await this.#space?.trim();
+    return removed;
   }
 
   /** Removes the temporary files of dead writers. Partial downloads stay. Returns how many went. */

@@ -1,11 +1,19 @@
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isSystemError, type FileSystem } from './file-system.js';
 
 /** A file that is being written. It is locked, so that others can tell it from what a dead process left. */
 export interface Temp {
   readonly path: string;
   readonly fd: number;
+}
+
+/** The beginning of a blob whose download was interrupted. */
+export interface PartialFile {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly usedAt: Date;
 }
 
 /** The folder `.layercache/ingest`: what is being written, before it is renamed to where it belongs. */
@@ -43,21 +51,49 @@ export class TempFiles {
     let count = 0;
     for (const name of this.names()) {
       if (!name.endsWith('.tmp')) continue;
-      const path = join(this.dir, name);
-      try {
-        const fd = this.#files.openSync(path, 'r+');
-        try {
-          if (!this.#files.tryLock(fd, 'exclusive')) continue;
-          this.#files.unlinkSync(path);
-          count++;
-        } finally {
-          this.#files.closeSync(fd);
-        }
-      } catch (error) {
-        if (!isSystemError(error, 'ENOENT')) throw error;
-      }
+      const removed = this.#unlessLocked(name, (path) => {
+        this.#files.unlinkSync(path);
+      });
+      if (removed) count++;
     }
     return count;
+  }
+
+  #unlessLocked(name: string, run: (path: string, fd: number) => void): boolean {
+    const path = join(this.dir, name);
+    try {
+      const fd = this.#files.openSync(path, 'r+');
+      try {
+        if (!this.#files.tryLock(fd, 'exclusive')) return false;
+        run(path, fd);
+        return true;
+      } finally {
+        this.#files.closeSync(fd);
+      }
+    } catch (error) {
+      if (isSystemError(error, 'ENOENT')) return false;
+      throw error;
+    }
+  }
+
+  /** Partial downloads that nobody goes on with. */
+  partials(): PartialFile[] {
+    const found: PartialFile[] = [];
+    for (const name of this.names()) {
+      if (!name.endsWith('.partial')) continue;
+      this.#unlessLocked(name, (_path, fd) => {
+        const { size, mtimeNs } = this.#files.fstatSync(fd);
+        found.push({ name, size: Number(size), usedAt: new Date(Number(mtimeNs / 1_000_000n)) });
+      });
+    }
+    return found;
+  }
+
+  /** False when someone goes on with it, or it is gone. */
+  removePartial(name: string): boolean {
+    return this.#unlessLocked(basename(name), (path) => {
+      this.#files.unlinkSync(path);
+    });
   }
 
   /** Everything in the folder. */

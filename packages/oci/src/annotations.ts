@@ -9,6 +9,10 @@ export const Annotation = {
   digest: 'dev.layercache.digest',
   /** The name of an entry of index.json (annotations.md). */
   refName: 'org.opencontainers.image.ref.name',
+  /** On the entry of an image: `true` while it must stay, whatever room is wanted. It does not travel. */
+  pinned: 'dev.layercache.pinned',
+  /** On the entry of an image: when its time is over (RFC 3339), or nothing. It does not travel. */
+  expires: 'dev.layercache.expires',
   containerdName: 'io.containerd.image.name',
   /** On a layer index (SOCI zTOC): the digest of the layer it describes, in the form that it describes. */
   sociLayerDigest: 'com.amazon.soci.image-layer-digest',

@@ -14,6 +14,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
+import { withoutLifetime } from '../policy/lifetime.js';
 import { withoutOrigins } from './blob-origin.js';
 
 /**
@@ -74,7 +75,12 @@ export function travellingEntries(entries: readonly Descriptor[], withUncompress
       !isImageConfigType(entry.mediaType) &&
       !derivable.has(entry.digest),
   );
-  return uniteEntries(travelling.map(withoutOrigins));
+  return uniteEntries(travelling.map(withoutLocalFacts));
+}
+
+/** Where a blob was seen and how long it stays is for each machine to say. */
+function withoutLocalFacts(descriptor: Descriptor): Descriptor {
+  return withoutLifetime(withoutOrigins(descriptor));
 }
 
 function isImageConfigType(mediaType: string): boolean {
@@ -85,7 +91,7 @@ function isImageConfigType(mediaType: string): boolean {
 export function cachedImages(entries: readonly Descriptor[]): Descriptor[] {
   return entries
     .filter((entry) => isManifestMediaType(entry.mediaType) && refName(entry) !== CACHE_TAG)
-    .map(withoutOrigins);
+    .map(withoutLocalFacts);
 }
 
 /** Entries of all lists, each digest once. What they say of a blob is united; where they differ, the later holds. */
@@ -225,7 +231,7 @@ export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheI
     child.annotations?.[SHARD_ANNOTATION] !== undefined || child.artifactType === CACHE_ARTIFACT_TYPE;
   const shards = index.manifests.filter(isShard);
   if (shards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE) return undefined;
-  return { shards, images: index.manifests.filter((child) => !isShard(child)) };
+  return { shards, images: index.manifests.filter((child) => !isShard(child)).map(withoutLifetime) };
 }
 
 /** A cache index's shards, and their configs, without a look at them. */
@@ -242,7 +248,7 @@ export function decodeShard(
   what: string,
 ): { config: Descriptor; entries: readonly Descriptor[] } {
   const manifest = parseImageManifest(bytes, what);
-  return { config: manifest.config, entries: manifest.layers.map(withoutOrigins) };
+  return { config: manifest.config, entries: manifest.layers.map(withoutLocalFacts) };
 }
 
 function describe(mediaType: string, bytes: Uint8Array): Descriptor {

@@ -29,6 +29,7 @@ type DeriveContext = Parameters<LayoutExtension['derive']>[0];
  */
 export function cacheExtension(logger: Logger): LayoutExtension {
   return {
+    names: [CACHE_TAG],
     derive: (context) => deriveCacheIndex(context),
     adopt: (context) => adoptManifests(context, logger),
   };

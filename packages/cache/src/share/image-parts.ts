@@ -29,6 +29,8 @@ export class ImagePartsReader {
   of(image: Descriptor): Promise<ImageParts> {
     const parts = this.#read.get(image.digest) ?? this.#parse(image);
     this.#read.set(image.digest, parts);
+    // What cannot be read now may come later.
+    parts.catch(() => this.#read.delete(image.digest));
     return parts;
   }
 

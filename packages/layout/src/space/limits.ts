@@ -17,6 +17,8 @@ export interface Shortage {
   readonly bytes: number;
   /** Entries that have to go. */
   readonly entries: number;
+  /** What wants the room can be made again from what is here: only what can be, too, should go for it. */
+  readonly derived: boolean;
 }
 
 /** `freed`: something went. `busy`: nothing can go now. */

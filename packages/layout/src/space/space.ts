@@ -20,8 +20,17 @@ export interface Room {
   release(): Promise<void>;
 }
 
+export interface ReserveOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes of it that are there already. Default: 0. */
+  readonly written?: number;
+  /** It can be made again from what is here. Default: false. */
+  readonly derived?: boolean;
+}
+
 /** Bytes that this handle has taken for something. */
 interface Account {
+  readonly derived: boolean;
   left: number;
 }
 
@@ -38,7 +47,7 @@ export class Space {
   readonly #patience: number;
   readonly #step: number;
   readonly #chunk: number;
-  readonly #side: Account = { left: 0 };
+  readonly #side: Account = { left: 0, derived: false };
   readonly #rooms = new Set<Account>();
   readonly #covered = new Map<number, Account>();
   #last: Promise<unknown> = Promise.resolve();
@@ -86,11 +95,11 @@ export class Space {
    * Takes room for a blob.
    *
    * @param size in bytes; undefined: not known, it is taken step by step
-   * @param written bytes of it that are there already
    * @throws LayercacheError `CACHE_FULL` when it does not fit, whatever goes
    */
-  async reserve(size: number | undefined, signal?: AbortSignal, written = 0): Promise<Room> {
-    const account: Account = { left: 0 };
+  async reserve(size: number | undefined, options: ReserveOptions = {}): Promise<Room> {
+    const { signal, written = 0, derived = false } = options;
+    const account: Account = { left: 0, derived };
     const fds: number[] = [];
     await this.#fill(account, Math.max(0, (size ?? written + this.#step) - written), signal);
     let granted = Math.max(size ?? written + this.#step, written);
@@ -241,7 +250,7 @@ export class Space {
       throwIfAborted(signal);
       if (bytes + this.#need > this.maxSize) throw this.#full(bytes);
       if ((await this.#oneByOne(() => this.#tryFill(account, bytes))) === 'freed') return;
-      if (growing || Date.now() > deadline || !this.#othersAreBusy()) throw this.#full(bytes);
+      if (growing || account.derived || Date.now() > deadline || !this.#othersAreBusy()) throw this.#full(bytes);
       await delay(POLL, signal);
     }
   }
@@ -266,7 +275,7 @@ export class Space {
     const more = bytes + refill;
     const over = total + more - this.maxSize;
     const missing = Math.max(over, this.#missingOnDisk(more));
-    if (missing > 0) return { bytes: missing, entries: 0 };
+    if (missing > 0) return { bytes: missing, entries: 0, derived: account.derived };
     this.#ledger.total = total + more;
     this.#ledger.reserve = this.#reserveSeen = reserve + refill;
     account.left += bytes;
