@@ -19,6 +19,7 @@ import type { OciLayout } from '@layercache/layout';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
 import type { Pairing } from './pairing.js';
 import { hostPlatform, selectPlatform } from './platform.js';
+import { Holds } from './policy/holds.js';
 import { withOrigin } from './share/blob-origin.js';
 import type { ImageSource } from './sources/image-source.js';
 
@@ -38,6 +39,8 @@ export interface AddOptions {
   readonly name?: string | undefined;
   /** Which image of an index: Linux on this machine's processor unless said, or `'all'`. */
   readonly platform?: Platform | readonly Platform[] | 'all' | undefined;
+  /** How long the image stays, in ms; adding it again begins anew. Default: as the cache has it. */
+  readonly ttl?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: BlobProgress) => void) | undefined;
 }
@@ -60,6 +63,8 @@ export interface AddContext {
   readonly concurrency: number;
   readonly logger: Logger;
   readonly pairing: Pairing;
+  /** What the entry of the image says of how long it stays. */
+  readonly renew: (named: Descriptor) => Descriptor;
 }
 
 interface Tally {
@@ -76,6 +81,8 @@ export class ImageAdder {
   readonly #options: AddOptions;
   readonly #logger: Logger;
   readonly #pairing: Pairing;
+  readonly #holds: Holds;
+  readonly #renew: (named: Descriptor) => Descriptor;
   readonly #limit: LimitFunction;
   readonly #tally: Tally = { layers: new Map(), skipped: new Map(), fetched: 0, reused: 0 };
   readonly #abort = new AbortController();
@@ -88,6 +95,8 @@ export class ImageAdder {
     this.#options = options;
     this.#logger = context.logger;
     this.#pairing = context.pairing;
+    this.#renew = context.renew;
+    this.#holds = new Holds(layout);
     this.#limit = pLimit(context.concurrency);
   }
 
@@ -107,7 +116,7 @@ export class ImageAdder {
         name === undefined
           ? descriptor
           : withAnnotations(descriptor, { [Annotation.refName]: name, [Annotation.containerdName]: name });
-      await this.#layout.put(named);
+      await this.#layout.put(this.#renew(named));
       const { layers, skipped, fetched, reused } = this.#tally;
       return {
         name,
@@ -119,6 +128,7 @@ export class ImageAdder {
       };
     } finally {
       this.#options.signal?.removeEventListener('abort', stop);
+      this.#holds[Symbol.dispose]();
     }
   }
 
@@ -161,6 +171,7 @@ export class ImageAdder {
       await this.#addLayersOf(descriptor, parsed.manifest);
     }
     await this.#layout.write(bytes, { digest: descriptor.digest, size: descriptor.size });
+    await this.#holds.hold(descriptor);
     return descriptor;
   }
 
@@ -215,7 +226,7 @@ export class ImageAdder {
   async #addBlob(descriptor: Descriptor): Promise<void> {
     const { onProgress } = this.#options;
     const signal = this.#abort.signal;
-    if (await this.#layout.has(descriptor.digest, descriptor.size)) {
+    if (await this.#holds.hold(descriptor)) {
       this.#tally.reused += descriptor.size;
       onProgress?.({ descriptor, received: descriptor.size, state: 'kept' });
     } else {
@@ -233,6 +244,7 @@ export class ImageAdder {
           onProgress: (received) => onProgress?.({ descriptor, received, state: 'receiving' }),
         },
       );
+      await this.#holds.hold(descriptor);
       this.#tally.fetched += fetched;
       this.#tally.reused += descriptor.size - fetched;
       onProgress?.({ descriptor, received: descriptor.size, state: 'done' });
@@ -243,7 +255,7 @@ export class ImageAdder {
 
   /** A manifest that is here is not fetched again: its digest says that it cannot have changed. */
   async #manifestBytes(descriptor: Descriptor): Promise<Uint8Array> {
-    if (await this.#layout.has(descriptor.digest, descriptor.size)) {
+    if (await this.#holds.hold(descriptor)) {
       this.#tally.reused += descriptor.size;
       return this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE });
     }

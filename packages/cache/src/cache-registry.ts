@@ -87,8 +87,7 @@ export class CacheRegistry implements Registry {
     const { first = 0, last = size - 1 } = options.range ?? {};
     if (first === 0 && last >= size - 1)
       return { size, offset: 0, body: await this.#cache.blob(digest, options) };
-    await this.#cache.fetch(digest, options);
-    const body = this.#layout.read(digest, {
+    const body = await this.#cache.blob(digest, {
       start: first,
       end: Math.min(last + 1, size),
       signal: options.signal,

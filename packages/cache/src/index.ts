@@ -22,11 +22,16 @@ export type { IndexedLayerReport, IndexOptions, IndexReport, ViewOptions } from 
 export type { DescribedLayer, StoredLayerIndex } from './indexes/stored-index.js';
 export {
   LayerCache,
+  type BlobOptions,
   type ExportOptions,
   type FindOptions,
   type LayerCacheOptions,
   type VerifyCacheOptions,
 } from './layer-cache.js';
+export type { PruneOptions, PruneReason, PruneReport, PrunedItem } from './policy/prune.js';
+export type { Reclaimable, RetentionOptions } from './policy/retention.js';
+export { composite, costAware, lru, size, strategies, strategyNamed, ttl } from './policy/strategies.js';
+export type { Candidate, CandidateKind, EvictionContext, EvictionStrategy } from './policy/strategy.js';
 export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
 export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
 export { ownIdentity, redacted, type Identity } from './insight/redact.js';

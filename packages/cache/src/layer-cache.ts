@@ -17,6 +17,11 @@ import {
   verify,
   type Entry,
   type IndexStats,
+  type LimitOptions,
+  type Limits,
+  type ReadOptions,
+  type RoomMade,
+  type Shortage,
   type VerifyOptions,
   type VerifyReport,
 } from '@layercache/layout';
@@ -36,9 +41,13 @@ import {
   type ViewOptions,
 } from './indexes/layer-indexes.js';
 import type { StoredLayerIndex } from './indexes/stored-index.js';
+import { openBlob } from './open-blob.js';
 import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
 import { Pairing, type BlobSupply } from './pairing.js';
+import type { PruneOptions, PruneReport } from './policy/prune.js';
+import { Retention, type Reclaimable, type RetentionOptions } from './policy/retention.js';
+import { isExpired } from './policy/lifetime.js';
 import { CACHE_TAG } from './share/cache-index.js';
 import { cacheExtension, derivedBlobs } from './share/extension.js';
 import { pullCache, type PullOptions, type PullResult } from './share/pull.js';
@@ -52,7 +61,7 @@ import { openSource, type RegistryFactory } from './sources/open-source.js';
 import { tagFollowingSource } from './tags/tag-following-source.js';
 import { DEFAULT_TAG_TTL, TagResolver } from './tags/tag-resolver.js';
 
-export interface LayerCacheOptions {
+export interface LayerCacheOptions extends RetentionOptions {
   /** Create the cache when the folder does not exist or is empty. Default true. */
   readonly create?: boolean | undefined;
   /** Blobs under way at a time. Default 4. */
@@ -81,6 +90,9 @@ export interface FindOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Bytes `start` up to and without `end`: a part is not hashed. Default: all. */
+export type BlobOptions = Pick<ReadOptions, 'start' | 'end' | 'signal'>;
+
 export interface ExportOptions {
   readonly signal?: AbortSignal | undefined;
 }
@@ -104,6 +116,7 @@ export class LayerCache {
   readonly #memory: RemoteMemory;
   readonly #tier: RemoteTier | undefined;
   readonly #writeBack: WriteBack | undefined;
+  readonly #retention: Retention;
 
   private constructor(layout: OciLayout, options: LayerCacheOptions) {
     this.#layout = layout;
@@ -112,6 +125,7 @@ export class LayerCache {
     this.#concurrency = options.concurrency ?? 4;
     this.#keepUncompressed = options.keepUncompressed ?? true;
     this.#pairing = new Pairing(layout, this.#supply, this.#logger);
+    this.#retention = new Retention(layout, options, this.#logger);
     this.#registryOf = options.registry ?? registryClients(this.#logger);
     this.#blobs = new RemoteBlobs(layout, this.#registryOf);
     this.#indexes = new LayerIndexes({
@@ -143,18 +157,24 @@ export class LayerCache {
 
   /**
    * @throws LayercacheError `LAYOUT_INVALID` when the folder holds something else, `NOT_FOUND` with
-   * `create: false`, `STORAGE`
+   * `create: false`, `STORAGE`, `CACHE_FULL` when a limit is too low for an empty cache
    */
   static async open(dir: string, options: LayerCacheOptions = {}): Promise<LayerCache> {
     const logger = options.logger ?? silentLogger;
+    let cache: LayerCache | undefined;
     const layout = await OciLayout.open(dir, {
       create: options.create ?? true,
       durability: options.durability ?? 'process',
       logger,
       extension: cacheExtension(logger),
+      limits: checkedLimits(options.limits, async (shortage) =>
+        cache === undefined ? 'busy' : cache.#retention.makeRoom(shortage),
+      ),
     });
     try {
-      return new LayerCache(layout, options);
+      cache = new LayerCache(layout, options);
+      await cache.#retention.settle();
+      return cache;
     } catch (error) {
       await layout.close();
       throw error;
@@ -176,6 +196,7 @@ export class LayerCache {
         concurrency: this.#concurrency,
         logger: this.#logger,
         pairing: this.#pairing,
+        renew: (named) => this.#retention.renew(named, options.ttl),
       }).add();
       await this.#layout.sync();
       this.#writeBack?.start();
@@ -338,6 +359,12 @@ export class LayerCache {
    */
   image(nameOrDigest: string): Descriptor {
     const exact = this.#layout.lookupTag(nameOrDigest) ?? this.#layout.lookupTag(canonicalName(nameOrDigest));
+    if (exact !== undefined && isExpired(exact.descriptor, new Date())) {
+      throw new LayercacheError(
+        'EXPIRED',
+        `the time of image "${nameOrDigest}" is over: add it again, which fetches only what has changed`,
+      );
+    }
     if (exact !== undefined) return exact.descriptor;
     if (/^sha(256|512):/.test(nameOrDigest)) {
       const found = this.#layout
@@ -356,12 +383,11 @@ export class LayerCache {
    *
    * @throws LayercacheError `NOT_FOUND`
    */
-  async blob(digest: string, options: FindOptions = {}): Promise<Readable> {
+  async blob(digest: string, options: BlobOptions = {}): Promise<Readable> {
     const key = parseDigest(digest);
     const size = await this.blobSize(key, options);
     if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${key} is not in the cache`);
-    await this.fetch(key, options);
-    return this.#layout.read(key, options);
+    return openBlob(this.#layout, () => this.fetch(key, options), { digest: key }, options);
   }
 
   /** Brings the blob of an entry here if it is not. */
@@ -398,6 +424,41 @@ export class LayerCache {
     );
     await opened.target.write(image, options.signal);
     return descriptor;
+  }
+
+  /**
+   * Keeps an image, with all it needs, whatever room is wanted, until it is unpinned. The pin belongs to the name and
+   * stays with it when the name moves.
+   *
+   * @throws LayercacheError `NOT_FOUND`; `USAGE` for an image without a name
+   */
+  pin(name: string): Promise<void> {
+    return this.#retention.setPin(this.image(name), true);
+  }
+
+  /** @throws LayercacheError `NOT_FOUND` */
+  unpin(name: string): Promise<void> {
+    return this.#retention.setPin(this.image(name), false);
+  }
+
+  /**
+   * Removes what a name or a digest means, pinned or not: an image with all that no other needs, or a blob. An image
+   * that has another name only loses this one. Resolves with whether there was anything.
+   */
+  async remove(nameOrDigest: string): Promise<boolean> {
+    const named = this.#layout.lookupTag(nameOrDigest) ?? this.#layout.lookupTag(canonicalName(nameOrDigest));
+    if (named !== undefined) return this.#retention.removeImage(named.descriptor);
+    return /^sha(256|512):/.test(nameOrDigest) && this.#retention.removeDigest(parseDigest(nameOrDigest));
+  }
+
+  /** Takes out what is over, what was not used for long, what nothing leads to, and what is too much. */
+  prune(options: PruneOptions = {}): Promise<PruneReport> {
+    return this.#retention.prune(options);
+  }
+
+  /** Bytes that could go, by what they are. */
+  reclaimable(): Promise<Reclaimable> {
+    return this.#retention.reclaimable();
   }
 
   /** Removes the name; the image stays until it is pruned. Resolves with whether there was one. */
@@ -463,6 +524,7 @@ export class LayerCache {
   /** Waits for what is written back, commits, and lets go of everything. */
   async close(): Promise<void> {
     await this.#writeBack?.end();
+    await this.#retention.close();
     this.tags.close();
     await this.#layout.close();
   }
@@ -499,6 +561,23 @@ export class LayerCache {
   readonly #supply: BlobSupply = async (descriptor, signal) => {
     await this.#blobs.fetch(descriptor, { signal });
   };
+}
+
+/** @throws LayercacheError `USAGE` for a limit that is none */
+function checkedLimits(
+  limits: Limits | undefined,
+  makeRoom: (shortage: Shortage) => Promise<RoomMade>,
+): LimitOptions | undefined {
+  if (limits === undefined) return undefined;
+  const given = Object.entries(limits).filter(([, limit]) => limit !== undefined);
+  for (const [name, limit] of given) {
+    if (!Number.isSafeInteger(limit) || limit < 0)
+      throw new LayercacheError(
+        'USAGE',
+        `limits.${name} is ${String(limit)}: expected a whole number, not below 0`,
+      );
+  }
+  return given.length === 0 ? undefined : { ...limits, makeRoom };
 }
 
 function canonicalName(name: string): string {

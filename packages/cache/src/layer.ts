@@ -10,6 +10,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { Entry, OciLayout } from '@layercache/layout';
+import { openBlob } from './open-blob.js';
 import { layerRecord, type LayerRecord } from './layer-record.js';
 import type { BlobSupply, Pairing } from './pairing.js';
 
@@ -99,8 +100,7 @@ export class Layer {
     const { layout, supply } = this.#context;
     const form = this.#isDiffID() ? await this.#provenForm(options.signal) : this.#own()?.descriptor;
     if (form !== undefined) {
-      await supply(form, options.signal);
-      return layout.read(form.digest, { signal: options.signal });
+      return openBlob(layout, supply, form, { signal: options.signal });
     }
     throw new LayercacheError(
       'NOT_FOUND',
@@ -120,11 +120,10 @@ export class Layer {
     const keep = options.keep ?? this.#context.keepUncompressed;
     if (own === undefined || own.descriptor.digest === this.#record.diffID)
       return this.#byDiffID(keep, options.signal);
-    if (own.proven && (await this.#hasTar())) return this.#readTar(options.signal);
-    if (await this.#hasTar()) {
+    if (!own.proven && (await this.#hasTar()))
       await this.#context.pairing.prove(own.descriptor, options.signal);
-      return this.#readTar(options.signal);
-    }
+    const tar = await this.#openTar(options.signal);
+    if (tar !== undefined) return tar;
     return this.#decompressed(own.descriptor, keep, options.signal);
   }
 
@@ -154,7 +153,8 @@ export class Layer {
         `layer ${this.key} is not in the cache; a tar claims to be it uncompressed, which cannot be checked without it`,
       );
     }
-    if (await this.#hasTar()) return this.#readTar(signal);
+    const here = await this.#openTar(signal);
+    if (here !== undefined) return here;
     let last: unknown;
     for (const { descriptor } of this.#record.compressed) {
       try {
@@ -170,8 +170,8 @@ export class Layer {
     }
     const tar = this.#record.tar?.descriptor;
     if (last === undefined && tar !== undefined) {
-      await this.#context.supply(tar, signal);
-      return this.#readTar(signal);
+      const { layout, supply } = this.#context;
+      return openBlob(layout, supply, tar, { signal });
     }
     throw (
       (last as Error | undefined) ??
@@ -187,14 +187,37 @@ export class Layer {
     keep: boolean,
     signal: AbortSignal | undefined,
   ): Promise<Readable> {
-    const { pairing, layout } = this.#context;
-    if (keep) return layout.read(await pairing.materialise(descriptor, signal), { signal });
+    const { pairing } = this.#context;
+    if (keep) {
+      const kept = await this.#kept(descriptor, signal);
+      if (kept !== undefined) return kept;
+    }
     const { diffID } = this.#record;
     // Without a claim there is nothing to hold the bytes against: find the diffID first.
     const expected = diffID ?? (await pairing.prove(descriptor, signal));
-    return ReadableStream.from(checked(await pairing.tar(descriptor, signal), descriptor, expected), {
-      objectMode: false,
-    });
+    const tar = await pairing.tar(descriptor, signal);
+    const stream = ReadableStream.from(checked(tar, descriptor, expected), { objectMode: false });
+    stream.once('close', () => tar.destroy());
+    return stream;
+  }
+
+  /** The tar as a blob; undefined when there is no room for it. It need not be kept to be read. */
+  async #kept(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable | undefined> {
+    const { layout, pairing } = this.#context;
+    let diffID: Digest;
+    try {
+      diffID = await pairing.materialise(descriptor, signal);
+    } catch (error) {
+      if (isLayercacheError(error, 'CACHE_FULL')) return undefined;
+      throw error;
+    }
+    try {
+      return await layout.openToRead(diffID, { signal });
+    } catch (error) {
+      // Others wanted its room before it was opened.
+      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    }
   }
 
   async #provenForm(signal: AbortSignal | undefined): Promise<Descriptor | undefined> {
@@ -221,8 +244,15 @@ export class Layer {
     return tar !== undefined && this.#context.layout.has(tar.digest, tar.size);
   }
 
-  #readTar(signal: AbortSignal | undefined): Readable {
-    return this.#context.layout.read(this.#record.diffID ?? this.key, { signal });
+  /** Undefined when it is not here. */
+  async #openTar(signal: AbortSignal | undefined): Promise<Readable | undefined> {
+    if (!(await this.#hasTar())) return undefined;
+    try {
+      return await this.#context.layout.openToRead(this.#record.diffID ?? this.key, { signal });
+    } catch (error) {
+      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    }
   }
 
   /** The entry that `key` is the digest of. */

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import {
   Annotation,
   Digester,
@@ -13,6 +14,7 @@ import {
   type Logger,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
+import { openBlob } from './open-blob.js';
 import { decompress } from './decompress.js';
 
 /** Brings a blob here that is known but not on this disk. Rejects with `NOT_FOUND` when nobody has it. */
@@ -52,7 +54,7 @@ export class Pairing {
    */
   async diffID(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<Digest> {
     const digester = new Digester(claimAlgorithm(descriptor));
-    for await (const bytes of await this.tar(descriptor, signal, touch)) digester.update(bytes);
+    for await (const bytes of await this.tar(descriptor, signal, touch)) digester.update(bytes as Uint8Array);
     return digester.digest();
   }
 
@@ -69,6 +71,7 @@ export class Pairing {
       try {
         written = await this.#layout.write(tar, {
           algorithm: claimAlgorithm(descriptor),
+          derived: true,
           ...(claimed === undefined ? {} : { digest: claimed }),
           signal: shared,
         });
@@ -101,7 +104,7 @@ export class Pairing {
    * The tar of a layer, streamed from its compressed form, whose own digest is checked on the way. The caller
    * checks the diffID.
    */
-  async tar(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<AsyncIterable<Uint8Array>> {
+  async tar(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<Readable> {
     const form = layerForm(descriptor.mediaType);
     if (form === undefined) {
       throw new LayercacheError(
@@ -109,9 +112,16 @@ export class Pairing {
         `${descriptor.digest} has the media type ${descriptor.mediaType}, which says nothing about its compression`,
       );
     }
-    await this.#supply(descriptor, signal);
-    const compressed = this.#layout.read(descriptor.digest, { signal, touch });
-    return decompress(form, compressed, `layer ${descriptor.digest}`);
+    const compressed = await openBlob(this.#layout, this.#supply, descriptor, {
+      signal,
+      ...(touch ? {} : { touch }),
+    });
+    const tar = Readable.from(decompress(form, compressed, `layer ${descriptor.digest}`), {
+      objectMode: false,
+    });
+    // Also when nobody ever reads.
+    tar.once('close', () => compressed.destroy());
+    return tar;
   }
 
   /**

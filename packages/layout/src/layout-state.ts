@@ -1,5 +1,12 @@
 import { join } from 'node:path';
-import { LayercacheError, isLayercacheError, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import {
+  LayercacheError,
+  isLayercacheError,
+  refName,
+  type Descriptor,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
 import type { Claim } from './blobs.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
@@ -150,7 +157,8 @@ export class LayoutState {
         return 0;
       });
       if (over <= 0) return;
-      if ((await this.#options.space?.makeRoom({ bytes: 0, entries: over, derived: false })) === 'freed') continue;
+      if ((await this.#options.space?.makeRoom({ bytes: 0, entries: over, derived: false })) === 'freed')
+        continue;
       throw new LayercacheError(
         'CACHE_FULL',
         `${over} entries more than the ${max} that ${this.#options.dir} may have, whatever is evicted; raise the limit, unpin or remove something`,

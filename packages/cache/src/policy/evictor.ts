@@ -54,7 +54,12 @@ export class Evictor {
       const inventory = await this.inventory();
       const context = { now: new Date(), derived };
       const free = inventory.candidates.filter((each) => !passedOver.has(each.digest));
-      const { plan, enough } = choose(inventory, this.#strategy.rank(free, context), goal, bytes > 0 ? this.#ahead : 0);
+      const { plan, enough } = choose(
+        inventory,
+        this.#strategy.rank(free, context),
+        goal,
+        bytes > 0 ? this.#ahead : 0,
+      );
       if (!enough) return 'busy';
       if ((await this.evict(plan)).length > 0) return 'freed';
       for (const { candidate } of plan) passedOver.add(candidate.digest);
@@ -66,7 +71,9 @@ export class Evictor {
     const digests = plan.flatMap(({ loss }) => loss.digests);
     const names = plan.flatMap(({ loss }) => loss.names);
     const gone = new Set(await this.#layout.evict(digests, names));
-    const done = plan.filter(({ loss }) => loss.names.length > 0 || loss.digests.some((one) => gone.has(one)));
+    const done = plan.filter(
+      ({ loss }) => loss.names.length > 0 || loss.digests.some((one) => gone.has(one)),
+    );
     for (const { candidate, loss } of done) {
       const { kind, digest, names: called } = candidate;
       this.#logger.debug({ message: 'evicted', kind, digest, names: called, bytes: loss.bytes });

@@ -150,7 +150,8 @@ class Collector {
     const sources = new Set<Digest>();
     for (const { descriptor, proven } of this.#entries) {
       const diffID = claimedDiffID(descriptor);
-      if (isTar(descriptor) || layerForm(descriptor.mediaType) === undefined || diffID === undefined) continue;
+      if (isTar(descriptor) || layerForm(descriptor.mediaType) === undefined || diffID === undefined)
+        continue;
       if (proven && this.#stored.has(descriptor.digest)) sources.add(diffID);
     }
     for (const { descriptor } of this.#entries) {

@@ -5,7 +5,7 @@ import { isExpired } from './lifetime.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 
 /** What no image needs is left alone for so long, in ms, as someone may be about to name it. */
-const GRACE = 3_600_000;
+export const GRACE = 3_600_000;
 
 export interface PruneOptions {
   /** Bytes of all files of the cache that may remain: what goes is what the strategy ranks first. */
@@ -59,9 +59,25 @@ export async function prune(
   const items: PrunedItem[] = [];
   const { orphans, partials } = await evictor.leftovers(grace);
   for (const { digest, size, usedAt } of orphans)
-    items.push({ kind: 'orphan', digest, names: [], bytes: size, digests: [digest], usedAt, reason: 'orphan' });
+    items.push({
+      kind: 'orphan',
+      digest,
+      names: [],
+      bytes: size,
+      digests: [digest],
+      usedAt,
+      reason: 'orphan',
+    });
   for (const { size, usedAt } of partials)
-    items.push({ kind: 'partial', digest: undefined, names: [], bytes: size, digests: [], usedAt, reason: 'partial' });
+    items.push({
+      kind: 'partial',
+      digest: undefined,
+      names: [],
+      bytes: size,
+      digests: [],
+      usedAt,
+      reason: 'partial',
+    });
   if (!dryRun) {
     await layout.removeOrphans({ grace });
     for (const partial of partials) await layout.removePartial(partial);
@@ -85,7 +101,7 @@ export async function prune(
   if (maxSize !== undefined) {
     const goal = layout.size() - maxSize - sum(dryRun ? items : []) - freed([...over, ...unused]);
     const rest = ranking.filter((each) => !taken.has(each));
-    if (goal > 0) tooMuch.push(...(choose(inventory, rest, { bytes: goal, entries: 0 }).plan);
+    if (goal > 0) tooMuch.push(...choose(inventory, rest, { bytes: goal, entries: 0 }).plan);
   }
   const reasons: [PruneReason, Eviction[]][] = [
     ['expired', over],
@@ -108,7 +124,9 @@ export async function prune(
 async function untagExpired(layout: OciLayout, now: Date): Promise<void> {
   const expired = [...layout.tags()].filter(([, { descriptor }]) => isExpired(descriptor, now));
   for (const [name, { descriptor }] of expired) {
-    const others = layout.lookup(descriptor.digest).filter((entry) => entry.descriptor.digest === descriptor.digest);
+    const others = layout
+      .lookup(descriptor.digest)
+      .filter((entry) => entry.descriptor.digest === descriptor.digest);
     if (others.some((entry) => !isExpired(entry.descriptor, now))) await layout.untag(name);
   }
 }

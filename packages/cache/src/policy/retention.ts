@@ -11,7 +11,7 @@ import { Evictor } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
 import { expiryOf, isPinned, withExpiry, withPin } from './lifetime.js';
-import { prune, type PruneOptions, type PruneReport } from './prune.js';
+import { GRACE, prune, type PruneOptions, type PruneReport } from './prune.js';
 
 export interface RetentionOptions {
   /** What the cache may take, at every instant and with all processes that use it. Default: everything. */
@@ -71,19 +71,25 @@ export class Retention {
   /** @throws LayercacheError `NOT_FOUND`, `USAGE` for an image without a name */
   async setPin(image: Descriptor, pinned: boolean): Promise<void> {
     if (refName(image) === undefined) {
-      throw new LayercacheError('USAGE', `image ${image.digest} has no name: only images with a name are pinned`);
+      throw new LayercacheError(
+        'USAGE',
+        `image ${image.digest} has no name: only images with a name are pinned`,
+      );
     }
     await this.#layout.put(withPin(image, pinned));
     await this.#layout.sync();
   }
 
   /** Removes a name, and the image with what no other needs when it has no name any more. */
-  async removeImage({ descriptor, name }: { descriptor: Descriptor; name: string }): Promise<void> {
-    if (isPinned(descriptor)) await this.#layout.put(withPin(descriptor, false));
-    await this.#layout.untag(name);
-    const others = this.#entriesOf(descriptor.digest).filter((entry) => refName(entry) !== undefined);
-    if (others.length === 0) await this.#takeOut(descriptor.digest);
+  async removeImage(named: Descriptor): Promise<boolean> {
+    const { digest } = named;
+    const name = refName(named) ?? '';
+    if (isPinned(named)) await this.#layout.put(withPin(named, false));
+    const removed = await this.#layout.untag(name);
+    const others = this.#entriesOf(digest).filter((entry) => refName(entry) !== undefined);
+    if (others.length === 0) await this.#takeOut(digest);
     await this.#layout.sync();
+    return removed;
   }
 
   /** Removes what a digest names: an image with what no other needs, or a blob. False when there is nothing. */
@@ -98,7 +104,7 @@ export class Retention {
     return prune(this.#layout, this.#evictor, options);
   }
 
-  async reclaimable(grace: number): Promise<Reclaimable> {
+  async reclaimable(grace = GRACE): Promise<Reclaimable> {
     const byKind = { tar: 0, 'layer-index': 0, image: 0, blob: 0, orphan: 0, partial: 0 };
     for (const { kind, bytes } of (await this.#evictor.inventory()).candidates) byKind[kind] += bytes;
     const { orphans, partials } = await this.#evictor.leftovers(grace);

@@ -53,7 +53,10 @@ export class ImagePartsReader {
   }
 
   async #parse(image: Descriptor): Promise<ImageParts> {
-    const bytes = await this.#layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
+    const bytes = await this.#layout.readBytes(image.digest, {
+      maxSize: MAX_MANIFEST_SIZE,
+      touch: false,
+    });
     const parsed = parseManifest(image, bytes);
     if (parsed.kind === 'index') return { blobs: [], manifests: parsed.index.manifests };
     const { config, layers } = parsed.manifest;

@@ -106,7 +106,10 @@ async function unitsOf(
 }
 
 /** By the digest of a layer: its layer indexes, and its tar where that is wanted. */
-export function followersOf(entries: readonly Descriptor[], withUncompressed: boolean): Map<Digest, Descriptor[]> {
+export function followersOf(
+  entries: readonly Descriptor[],
+  withUncompressed: boolean,
+): Map<Digest, Descriptor[]> {
   const byDigest = new Map(entries.map((entry) => [entry.digest, entry] as const));
   const followers = new Map<Digest, Descriptor[]>();
   const follow = (leader: Digest, follower: Descriptor | undefined): void => {

@@ -250,7 +250,8 @@ export class Space {
       throwIfAborted(signal);
       if (bytes + this.#need > this.maxSize) throw this.#full(bytes);
       if ((await this.#oneByOne(() => this.#tryFill(account, bytes))) === 'freed') return;
-      if (growing || account.derived || Date.now() > deadline || !this.#othersAreBusy()) throw this.#full(bytes);
+      if (growing || account.derived || Date.now() > deadline || !this.#othersAreBusy())
+        throw this.#full(bytes);
       await delay(POLL, signal);
     }
   }
