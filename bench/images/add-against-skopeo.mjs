@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { makeMachineImage } from './machine-image.mjs';
+import { FOLDERS, makeMachineImage } from './machine-image.mjs';
 import { layercache, median, timed } from './program.mjs';
 
 const WANTED = 400_000_000;
@@ -14,7 +14,7 @@ const pairs = Number(process.argv[2] ?? 5);
 const dir = await mkdtemp(join(tmpdir(), 'layercache-add-'));
 
 try {
-  const { bytes, layers } = await makeMachineImage(join(dir, 'source'), 'image', WANTED);
+  const { bytes, layers } = await makeMachineImage(join(dir, 'source'), 'image', FOLDERS, { wanted: WANTED });
   const registry = await startRegistry();
   try {
     const image = `${registry.host}/bench/image:1`;

@@ -1,12 +1,12 @@
 // An image made of this machine's own files, so that benchmarks have real input wherever they run.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createGzip } from 'node:zlib';
 import { OciLayout } from '@layercache/layout';
 import { Annotation, Digester, MediaType } from '@layercache/oci';
 
-/** Folders tried in turn until there are enough bytes. */
-const FOLDERS = [
+/** One folder a layer, tried in turn until there are enough bytes. */
+export const FOLDERS = [
   'usr/bin',
   'usr/share',
   'usr/include',
@@ -16,21 +16,46 @@ const FOLDERS = [
   'usr/lib/jvm',
   'opt',
   'usr/lib',
-];
+].map((folder) => [folder]);
+
+/** What is in the folders of /usr, the smaller first, up to `wanted` bytes, spread evenly over `count` layers. */
+export function evenLayers(count, wanted) {
+  const { stdout } = spawnSync(
+    'sh',
+    ['-c', 'du -xk -d 0 usr/bin/* usr/lib/* usr/share/* 2>/dev/null | sort -n'],
+    {
+      cwd: '/',
+      encoding: 'utf8',
+      maxBuffer: 1 << 26,
+    },
+  );
+  const layers = Array.from({ length: count }, () => ({ bytes: 0, paths: [] }));
+  let left = wanted;
+  for (const line of stdout.trim().split('\n')) {
+    const [size, path] = line.split('\t');
+    if (left <= 0) break;
+    const bytes = Number(size) * 1024;
+    const smallest = layers.reduce((least, layer) => (layer.bytes < least.bytes ? layer : least));
+    smallest.paths.push(path);
+    smallest.bytes += bytes;
+    left -= bytes;
+  }
+  return layers.map(({ paths }) => paths.sort());
+}
 
 /**
- * Writes it into a layout, one layer for each folder, until they have `wanted` bytes compressed.
+ * Writes it into a layout, one layer for each list of paths, until they have `wanted` bytes compressed.
  *
  * @returns bytes compressed, and how many layers
  */
-export async function makeMachineImage(path, name, wanted, { level = 1 } = {}) {
+export async function makeMachineImage(path, name, lists, { wanted = Infinity, level = 1 } = {}) {
   const layout = await OciLayout.open(path);
   const layers = [];
   const diffIDs = [];
   let bytes = 0;
-  for (const folder of FOLDERS) {
+  for (const paths of lists) {
     if (bytes >= wanted) break;
-    const { written, diffID } = await packFolder(layout, folder, level);
+    const { written, diffID } = await pack(layout, paths, level);
     layers.push({ mediaType: MediaType.layerGzip, ...written });
     diffIDs.push(diffID);
     bytes += written.size;
@@ -59,8 +84,8 @@ export async function makeMachineImage(path, name, wanted, { level = 1 } = {}) {
   return { bytes, layers: layers.length };
 }
 
-async function packFolder(layout, folder, level) {
-  const tar = spawn('tar', ['-C', '/', '-cf', '-', '--sort=name', folder], {
+async function pack(layout, paths, level) {
+  const tar = spawn('tar', ['-C', '/', '-cf', '-', '--sort=name', ...paths], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const digester = new Digester();

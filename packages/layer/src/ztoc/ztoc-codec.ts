@@ -1,7 +1,7 @@
 import { isDigest, type Digest } from '@layercache/oci';
 import { Builder } from 'flatbuffers';
 import type { Checkpoint } from '../deflate/checkpoint.js';
-import { decodeBytes, encodeBytes } from '../tar/byte-string.js';
+import { encodeBytes } from '../tar/byte-string.js';
 import type { EntryType, SparseMap, TarEntry, Timestamp } from '../tar/entry.js';
 import { TAR_LIMITS } from '../tar/limits.js';
 import { parseDecimal, parsePaxTime, parseSparseMap } from '../tar/pax.js';
@@ -178,7 +178,7 @@ function paxTime({ seconds, nanoseconds }: Timestamp): string {
  */
 export function decodeZtoc(bytes: Uint8Array): Ztoc {
   const root = new FlatbufferReader(bytes).root;
-  const version = decodeBytes(root.bytes(ZtocField.version));
+  const version = root.text(ZtocField.version);
   if (version !== ZTOC_VERSION) {
     refuseZtoc(`its version is ${JSON.stringify(version.slice(0, 20))}, not ${ZTOC_VERSION}`);
   }
@@ -195,16 +195,17 @@ export function decodeZtoc(bytes: Uint8Array): Ztoc {
   }
 
   const entries: TarEntry[] = [];
+  const times = new Map<string, Timestamp>();
   let end = 0;
   for (const table of root.table(ZtocField.toc)?.tables(0) ?? []) {
     if (entries.length === TAR_LIMITS.entries) refuseZtoc(`it has more than ${TAR_LIMITS.entries} entries`);
-    const entry = readEntry(table);
+    const entry = readEntry(table, times);
     if (entry.size < 0 || entry.offset < end) refuseZtoc('its entries overlap');
     end = entry.offset + entry.size;
     if (end > uncompressedSize) refuseZtoc('an entry lies behind the end of the tar');
     entries.push(entry);
   }
-  const builder = decodeBytes(root.bytes(ZtocField.builder));
+  const builder = root.text(ZtocField.builder);
   return {
     builder,
     compression,
@@ -256,38 +257,42 @@ function readDigests(info: FlatbufferTable): Digest[] {
 
 const NO_RECORDS: ReadonlyMap<string, string> = new Map();
 
-function readEntry(table: FlatbufferTable): TarEntry {
-  const string = (field: number): string => decodeBytes(table.bytes(field));
-  const type = string(FileField.type);
+function readEntry(table: FlatbufferTable, times: Map<string, Timestamp>): TarEntry {
+  const type = table.text(FileField.type);
   if (!isEntryType(type)) refuseZtoc('an entry has a type that is not known');
   let pax = NO_RECORDS;
   for (const record of table.tables(FileField.pax)) {
     if (pax === NO_RECORDS) pax = new Map();
-    (pax as Map<string, string>).set(decodeBytes(record.bytes(0)), decodeBytes(record.bytes(1)));
+    (pax as Map<string, string>).set(record.text(0), record.text(1));
   }
   const size = table.int64(FileField.size);
   return {
-    name: string(FileField.name),
+    name: table.text(FileField.name),
     type,
-    linkname: string(FileField.linkname),
+    linkname: table.text(FileField.linkname),
     offset: table.int64(FileField.offset),
     size,
     sparse: type === 'reg' ? readSparse(pax, size) : undefined,
     mode: table.int64(FileField.mode),
     uid: table.uint32(FileField.uid),
     gid: table.uint32(FileField.gid),
-    uname: string(FileField.uname),
-    gname: string(FileField.gname),
-    mtime: readTime(string(FileField.mtime), pax),
+    uname: table.text(FileField.uname),
+    gname: table.text(FileField.gname),
+    mtime: readTime(table.text(FileField.mtime), pax, times),
     devmajor: table.int64(FileField.devmajor),
     devminor: table.int64(FileField.devminor),
     pax,
   };
 }
 
-function readTime(text: string, pax: ReadonlyMap<string, string>): Timestamp {
+/** @param times those met before: most files of a layer share theirs with others */
+function readTime(text: string, pax: ReadonlyMap<string, string>, times: Map<string, Timestamp>): Timestamp {
+  const met = times.get(text);
+  if (met !== undefined) return met;
   const time = text === '' ? parsePaxTime(pax.get('mtime') ?? '') : parseTimestamp(text);
-  return time ?? refuseZtoc('a modification time is none');
+  if (time === undefined) refuseZtoc('a modification time is none');
+  if (text !== '') times.set(text, time);
+  return time;
 }
 
 function readSparse(pax: ReadonlyMap<string, string>, stored: number): SparseMap | undefined {
