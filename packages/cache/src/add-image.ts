@@ -17,6 +17,7 @@ import {
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
+import type { MetricsRecorder } from './metrics/metrics.js';
 import type { Pairing } from './pairing.js';
 import { hostPlatform, selectPlatform } from './platform.js';
 import { Holds } from './policy/holds.js';
@@ -65,6 +66,7 @@ export interface AddContext {
   readonly pairing: Pairing;
   /** What the entry of the image says of how long it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
+  readonly metrics: MetricsRecorder;
 }
 
 interface Tally {
@@ -83,6 +85,7 @@ export class ImageAdder {
   readonly #pairing: Pairing;
   readonly #holds: Holds;
   readonly #renew: (named: Descriptor) => Descriptor;
+  readonly #metrics: MetricsRecorder;
   readonly #limit: LimitFunction;
   readonly #tally: Tally = { layers: new Map(), skipped: new Map(), fetched: 0, reused: 0 };
   readonly #abort = new AbortController();
@@ -97,6 +100,7 @@ export class ImageAdder {
     this.#pairing = context.pairing;
     this.#renew = context.renew;
     this.#holds = new Holds(layout);
+    this.#metrics = context.metrics;
     this.#limit = pLimit(context.concurrency);
   }
 
@@ -227,7 +231,7 @@ export class ImageAdder {
     const { onProgress } = this.#options;
     const signal = this.#abort.signal;
     if (await this.#holds.hold(descriptor)) {
-      this.#tally.reused += descriptor.size;
+      this.#reused(descriptor.size);
       onProgress?.({ descriptor, received: descriptor.size, state: 'kept' });
     } else {
       const { fetched } = await this.#layout.ingest(
@@ -245,8 +249,7 @@ export class ImageAdder {
         },
       );
       await this.#holds.hold(descriptor);
-      this.#tally.fetched += fetched;
-      this.#tally.reused += descriptor.size - fetched;
+      this.#fetched(fetched, descriptor.size);
       onProgress?.({ descriptor, received: descriptor.size, state: 'done' });
     }
     const { origin } = this.#source;
@@ -256,15 +259,29 @@ export class ImageAdder {
   /** A manifest that is here is not fetched again: its digest says that it cannot have changed. */
   async #manifestBytes(descriptor: Descriptor): Promise<Uint8Array> {
     if (await this.#holds.hold(descriptor)) {
-      this.#tally.reused += descriptor.size;
+      this.#reused(descriptor.size);
       return this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE });
     }
     const { reader, repository } = this.#source;
     const { bytes } = await reader.fetchManifest(repository, descriptor.digest, {
       signal: this.#abort.signal,
     });
-    this.#tally.fetched += bytes.length;
+    this.#fetched(bytes.length, bytes.length);
     return bytes;
+  }
+
+  #reused(size: number): void {
+    this.#tally.reused += size;
+    this.#metrics.count('hits');
+    if (this.#source.origin !== undefined) this.#metrics.count('bytesSaved', size);
+  }
+
+  /** @param fetched of `size` bytes: the others were left by an interrupted fetch */
+  #fetched(fetched: number, size: number): void {
+    this.#tally.fetched += fetched;
+    this.#tally.reused += size - fetched;
+    this.#metrics.count('misses');
+    if (this.#source.origin !== undefined) this.#metrics.count('bytesSaved', size - fetched);
   }
 
   /** All at once; the first that fails stops the others, and is what the caller hears of. */

@@ -58,6 +58,8 @@ export class CacheRegistry implements Registry {
   ): Promise<FetchedManifest> {
     const descriptor = await this.resolve(repository, reference);
     const bytes = await this.#layout.readBytes(descriptor.digest, { maxSize: MAX_MANIFEST_SIZE, ...options });
+    this.#cache.metrics.count('hits');
+    this.#cache.metrics.count('bytesServed', bytes.length);
     return { descriptor, bytes };
   }
 

@@ -33,6 +33,17 @@ export type { Reclaimable, RetentionOptions } from './policy/retention.js';
 export { composite, costAware, lru, size, strategies, strategyNamed, ttl } from './policy/strategies.js';
 export type { Candidate, CandidateKind, EvictionContext, EvictionStrategy } from './policy/strategy.js';
 export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
+export type { Latency } from './metrics/latency-histogram.js';
+export type { Metrics, MetricsRecorder } from './metrics/metrics.js';
+export {
+  COUNTERS,
+  OPERATIONS,
+  type Counter,
+  type MetricsSnapshot,
+  type Operation,
+  type OperationMetrics,
+  type Peak,
+} from './metrics/tally.js';
 export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
 export { ownIdentity, redacted, type Identity } from './insight/redact.js';
 export {

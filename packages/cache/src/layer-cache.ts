@@ -44,13 +44,16 @@ import type { StoredLayerIndex } from './indexes/stored-index.js';
 import { openBlob } from './open-blob.js';
 import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
+import { countedStream } from './metrics/counted-stream.js';
+import { meteredRegistries } from './metrics/metered-registry.js';
+import { Metrics } from './metrics/metrics.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import type { PruneOptions, PruneReport } from './policy/prune.js';
 import { Retention, type Reclaimable, type RetentionOptions } from './policy/retention.js';
 import { isExpired } from './policy/lifetime.js';
 import { CACHE_TAG } from './share/cache-index.js';
 import { cacheExtension, derivedBlobs } from './share/extension.js';
-import { pullCache, type PullOptions, type PullResult } from './share/pull.js';
+import { pullCache, type PullContext, type PullOptions, type PullResult } from './share/pull.js';
 import { CachePusher, type PushContext, type PushOptions, type PushResult } from './share/push.js';
 import { RemoteBlobs, type BlobState } from './share/remote-blobs.js';
 import type { CacheLocation } from './share/remote-cache.js';
@@ -102,6 +105,8 @@ export type VerifyCacheOptions = Pick<VerifyOptions, 'repair' | 'signal' | 'onPr
 
 /** A cache of container-image layers, which is an OCI image layout on disk. */
 export class LayerCache {
+  /** What this cache did. */
+  readonly metrics: Metrics;
   /** What tags mean, and have meant. */
   readonly tags: TagResolver;
   readonly #layout: OciLayout;
@@ -118,15 +123,16 @@ export class LayerCache {
   readonly #writeBack: WriteBack | undefined;
   readonly #retention: Retention;
 
-  private constructor(layout: OciLayout, options: LayerCacheOptions) {
+  private constructor(layout: OciLayout, options: LayerCacheOptions, metrics: Metrics) {
+    this.metrics = metrics;
     this.#layout = layout;
     this.#options = options;
     this.#logger = options.logger ?? silentLogger;
     this.#concurrency = options.concurrency ?? 4;
     this.#keepUncompressed = options.keepUncompressed ?? true;
     this.#pairing = new Pairing(layout, this.#supply, this.#logger);
-    this.#retention = new Retention(layout, options, this.#logger);
-    this.#registryOf = options.registry ?? registryClients(this.#logger);
+    this.#retention = new Retention(layout, options, this.#logger, metrics);
+    this.#registryOf = meteredRegistries(options.registry ?? registryClients(this.#logger), metrics);
     this.#blobs = new RemoteBlobs(layout, this.#registryOf);
     this.#indexes = new LayerIndexes({
       layout,
@@ -145,6 +151,7 @@ export class LayerCache {
       ttl: options.tagTTL ?? DEFAULT_TAG_TTL,
       staleIfError: options.staleIfError ?? false,
       logger: this.#logger,
+      metrics,
     });
     const { remote, writeBack = false } = options;
     if (remote === undefined) {
@@ -162,6 +169,7 @@ export class LayerCache {
   static async open(dir: string, options: LayerCacheOptions = {}): Promise<LayerCache> {
     const logger = options.logger ?? silentLogger;
     let cache: LayerCache | undefined;
+    const metrics = new Metrics(dir, logger);
     const layout = await OciLayout.open(dir, {
       create: options.create ?? true,
       durability: options.durability ?? 'process',
@@ -170,9 +178,12 @@ export class LayerCache {
       limits: checkedLimits(options.limits, async (shortage) =>
         cache === undefined ? 'busy' : cache.#retention.makeRoom(shortage),
       ),
+      onStored: (size) => {
+        metrics.stored(size);
+      },
     });
     try {
-      cache = new LayerCache(layout, options);
+      cache = new LayerCache(layout, options, metrics);
       await cache.#retention.settle();
       return cache;
     } catch (error) {
@@ -189,7 +200,11 @@ export class LayerCache {
    * Adds an image with all its layers: from a registry, `oci:DIR[:name]`, `oci-archive:FILE[:name]` or
    * `docker-archive:FILE[:name]`. What is here already is not fetched; what was interrupted goes on.
    */
-  async add(source: string, options: AddOptions = {}): Promise<AddedImage> {
+  add(source: string, options: AddOptions = {}): Promise<AddedImage> {
+    return this.metrics.time('add', () => this.#add(source, options));
+  }
+
+  async #add(source: string, options: AddOptions): Promise<AddedImage> {
     const opened = tagFollowingSource(await openSource(source, this.#registryOf), this.tags);
     try {
       const added = await new ImageAdder(this.#layout, opened, options, {
@@ -197,6 +212,7 @@ export class LayerCache {
         logger: this.#logger,
         pairing: this.#pairing,
         renew: (named) => this.#retention.renew(named, options.ttl),
+        metrics: this.metrics,
       }).add();
       await this.#layout.sync();
       this.#writeBack?.start();
@@ -223,6 +239,7 @@ export class LayerCache {
     const key = parseDigest(digestOrDiffID);
     const record = layerRecord(this.#layout, key);
     if (record === undefined) {
+      this.metrics.count('misses');
       throw new LayercacheError(
         'NOT_FOUND',
         `no layer ${key} is in the cache, neither by digest nor by diffID`,
@@ -234,6 +251,7 @@ export class LayerCache {
         pairing: this.#pairing,
         supply: this.#supply,
         keepUncompressed: this.#keepUncompressed,
+        metrics: this.metrics,
       },
       record,
     );
@@ -244,10 +262,12 @@ export class LayerCache {
    *
    * @throws LayercacheError `NOT_FOUND`, `DIGEST_INVALID`
    */
-  async find(digestOrDiffID: string, options: FindOptions = {}): Promise<Layer> {
-    const key = parseDigest(digestOrDiffID);
-    if (layerRecord(this.#layout, key) === undefined) await this.#tier?.find(key, options.signal);
-    return this.layer(key);
+  find(digestOrDiffID: string, options: FindOptions = {}): Promise<Layer> {
+    return this.metrics.time('find', async () => {
+      const key = parseDigest(digestOrDiffID);
+      if (layerRecord(this.#layout, key) === undefined) await this.#tier?.find(key, options.signal);
+      return this.layer(key);
+    });
   }
 
   /**
@@ -385,9 +405,14 @@ export class LayerCache {
    */
   async blob(digest: string, options: BlobOptions = {}): Promise<Readable> {
     const key = parseDigest(digest);
+    const here = await this.#layout.has(key);
+    this.metrics.count(here ? 'hits' : 'misses');
     const size = await this.blobSize(key, options);
     if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${key} is not in the cache`);
-    return openBlob(this.#layout, () => this.fetch(key, options), { digest: key }, options);
+    const stream = await openBlob(this.#layout, () => this.fetch(key, options), { digest: key }, options);
+    return countedStream(stream, (count) => {
+      this.metrics.count('bytesServed', count);
+    });
   }
 
   /** Brings the blob of an entry here if it is not. */
@@ -410,7 +435,11 @@ export class LayerCache {
    *
    * @throws LayercacheError `NOT_FOUND` when the image, or a part of it, is not in the cache
    */
-  async export(nameOrDigest: string, target: string, options: ExportOptions = {}): Promise<Descriptor> {
+  export(nameOrDigest: string, target: string, options: ExportOptions = {}): Promise<Descriptor> {
+    return this.metrics.time('export', () => this.#export(nameOrDigest, target, options));
+  }
+
+  async #export(nameOrDigest: string, target: string, options: ExportOptions): Promise<Descriptor> {
     const descriptor = this.image(nameOrDigest);
     const opened = openTarget(target);
     const name = opened.name ?? refName(descriptor);
@@ -474,12 +503,12 @@ export class LayerCache {
    */
   push(target: string, options: PushOptions = {}): Promise<PushResult> {
     const context = { ...this.#sharing(target), image: (name: string) => this.image(name) };
-    return new CachePusher(context, options).push();
+    return this.metrics.time('push', () => new CachePusher(context, options).push());
   }
 
   /** Merges the whole cache at `REGISTRY/REPOSITORY:TAG` into this one. */
   pull(source: string, options: PullOptions = {}): Promise<PullResult> {
-    return pullCache(this.#sharing(source), options);
+    return this.metrics.time('pull', () => pullCache(this.#sharing(source), options));
   }
 
   /** The cache as a registry: see {@link CacheRegistry}. */
@@ -492,17 +521,19 @@ export class LayerCache {
    * again from where it came, and blobs that lost their entry are taken up.
    */
   verify(options: VerifyCacheOptions = {}): Promise<VerifyReport> {
-    return verify(this.#layout, {
-      ...options,
-      concurrency: this.#concurrency,
-      derived: derivedBlobs,
-      isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
-      checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal, false),
-      refetch: async (descriptor) => {
-        await this.#supply(descriptor, options.signal);
-        return true;
-      },
-    });
+    const run = (): Promise<VerifyReport> =>
+      verify(this.#layout, {
+        ...options,
+        concurrency: this.#concurrency,
+        derived: derivedBlobs,
+        isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
+        checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal, false),
+        refetch: async (descriptor) => {
+          await this.#supply(descriptor, options.signal);
+          return true;
+        },
+      });
+    return this.metrics.time('verify', run);
   }
 
   /** One JSON document for a bug report, free of credentials and of names of people and machines. */
@@ -527,6 +558,7 @@ export class LayerCache {
     await this.#retention.close();
     this.tags.close();
     await this.#layout.close();
+    await this.metrics.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -547,7 +579,7 @@ export class LayerCache {
     };
   }
 
-  #sharing(target: string): Omit<PushContext, 'image'> {
+  #sharing(target: string): Omit<PushContext, 'image'> & PullContext {
     return {
       layout: this.#layout,
       location: this.#locate(target),
@@ -555,6 +587,7 @@ export class LayerCache {
       memory: this.#memory,
       concurrency: this.#concurrency,
       logger: this.#logger,
+      metrics: this.metrics,
     };
   }
 

@@ -12,6 +12,8 @@ import {
 import type { Entry, OciLayout } from '@layercache/layout';
 import { openBlob } from './open-blob.js';
 import { layerRecord, type LayerRecord } from './layer-record.js';
+import { countedStream } from './metrics/counted-stream.js';
+import type { MetricsRecorder } from './metrics/metrics.js';
 import type { BlobSupply, Pairing } from './pairing.js';
 
 export interface ReadLayerOptions {
@@ -28,6 +30,7 @@ interface LayerContext {
   readonly pairing: Pairing;
   readonly supply: BlobSupply;
   readonly keepUncompressed: boolean;
+  readonly metrics: MetricsRecorder;
 }
 
 /** One layer, whichever of its names it was asked by. A snapshot of what the cache knows; reading is live. */
@@ -96,7 +99,11 @@ export class Layer {
    * @throws LayercacheError `NOT_FOUND` when no compressed form is in the cache: it never compresses, because
    * compressors differ
    */
-  async compressed(options: ReadLayerOptions = {}): Promise<Readable> {
+  compressed(options: ReadLayerOptions = {}): Promise<Readable> {
+    return this.#handedOut(() => this.#compressed(options));
+  }
+
+  async #compressed(options: ReadLayerOptions): Promise<Readable> {
     const { layout, supply } = this.#context;
     const form = this.#isDiffID() ? await this.#provenForm(options.signal) : this.#own()?.descriptor;
     if (form !== undefined) {
@@ -115,7 +122,11 @@ export class Layer {
    * @throws IntegrityError `DIFFID_MISMATCH` when the claimed diffID is wrong
    * @throws LayercacheError `COMPRESSION_INVALID`, `NOT_FOUND`
    */
-  async uncompressed(options: UncompressedOptions = {}): Promise<Readable> {
+  uncompressed(options: UncompressedOptions = {}): Promise<Readable> {
+    return this.#handedOut(() => this.#uncompressed(options));
+  }
+
+  async #uncompressed(options: UncompressedOptions): Promise<Readable> {
     const own = this.#own();
     const keep = options.keep ?? this.#context.keepUncompressed;
     if (own === undefined || own.descriptor.digest === this.#record.diffID)
@@ -218,6 +229,18 @@ export class Layer {
       if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
       throw error;
     }
+  }
+
+  /** A hit when some form of the layer is on this disk, so that nothing has to be fetched. */
+  async #handedOut(read: () => Promise<Readable>): Promise<Readable> {
+    const { layout, metrics } = this.#context;
+    const { tar, compressed } = this.#record;
+    const forms = [...compressed, ...(tar === undefined ? [] : [tar])];
+    const here = await Promise.all(forms.map(({ descriptor: { digest, size } }) => layout.has(digest, size)));
+    metrics.count(here.includes(true) ? 'hits' : 'misses');
+    return countedStream(await metrics.time('read', read), (count) => {
+      metrics.count('bytesServed', count);
+    });
   }
 
   async #provenForm(signal: AbortSignal | undefined): Promise<Descriptor | undefined> {

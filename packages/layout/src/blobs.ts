@@ -70,6 +70,7 @@ export class Blobs {
   readonly #dir: string;
   readonly #temps: TempFiles;
   readonly #onCorrupt: (digest: Digest) => Promise<void>;
+  readonly #onStored: (size: number) => void;
   readonly #folders = new Set<string>();
   readonly #accessGrain: bigint;
   readonly pins: Pins;
@@ -77,6 +78,7 @@ export class Blobs {
   /**
    * @param onCorrupt is told of a blob whose bytes are not its digest's
    * @param limited whether room is limited
+   * @param onStored is told the size of each blob that is new
    */
   constructor(
     files: FileSystem,
@@ -84,12 +86,14 @@ export class Blobs {
     temps: TempFiles,
     onCorrupt: (digest: Digest) => Promise<void>,
     limited = false,
+    onStored: (size: number) => void = () => undefined,
   ) {
     this.#accessGrain = limited ? LIMITED_GRAIN : GRAIN;
     this.#files = files;
     this.#dir = dir;
     this.#temps = temps;
     this.#onCorrupt = onCorrupt;
+    this.#onStored = onStored;
     this.pins = new Pins(files);
   }
 
@@ -328,6 +332,7 @@ export class Blobs {
       this.#folders.add(folder);
     }
     await this.#files.rename(temp, this.path(digest));
+    this.#onStored(size);
     await syncFolder(this.#files, folder);
     this.#files.tryLock(fd, 'shared');
     this.pins.hold(digest, fd);

@@ -54,6 +54,8 @@ export interface OpenOptions {
   readonly extension?: LayoutExtension;
   /** What the layout may take. Default: everything. */
   readonly limits?: LimitOptions | undefined;
+  /** Is told the size of each blob that this handle wrote to the disk. */
+  readonly onStored?: ((size: number) => void) | undefined;
   /** The disk. Default: the real one. */
   readonly files?: FileSystem;
 }
@@ -89,7 +91,7 @@ export class OciLayout {
       // A commit of this handle that reads the blob holds the lock that the removal waits for.
       if (!this.#state.busy) await dropping;
     };
-    this.#blobs = new Blobs(files, dir, temps, onCorrupt, space !== undefined);
+    this.#blobs = new Blobs(files, dir, temps, onCorrupt, space !== undefined, options.onStored);
     this.#ingest = new Ingest(files, temps.dir, this.#blobs, space);
     this.#state = new LayoutState({
       files,

@@ -1,5 +1,6 @@
 import { throwIfAborted, type Digest, type Logger } from '@layercache/oci';
 import type { OciLayout, PartialFile, RoomMade, Shortage, StoredBlob } from '@layercache/layout';
+import type { MetricsRecorder } from '../metrics/metrics.js';
 import { ImagePartsReader } from '../share/image-parts.js';
 import { Inventory, type Loss } from './inventory.js';
 import type { Candidate, EvictionContext, EvictionStrategy } from './strategy.js';
@@ -26,14 +27,22 @@ export class Evictor {
   readonly #layout: OciLayout;
   readonly #strategy: EvictionStrategy;
   readonly #logger: Logger;
+  readonly #metrics: MetricsRecorder;
   readonly #reader: ImagePartsReader;
   readonly #ahead: number;
 
   /** @param maxSize bytes that the cache may have, where that is limited */
-  constructor(layout: OciLayout, strategy: EvictionStrategy, logger: Logger, maxSize = 0) {
+  constructor(
+    layout: OciLayout,
+    strategy: EvictionStrategy,
+    logger: Logger,
+    metrics: MetricsRecorder,
+    maxSize = 0,
+  ) {
     this.#layout = layout;
     this.#strategy = strategy;
     this.#logger = logger;
+    this.#metrics = metrics;
     this.#reader = new ImagePartsReader(layout);
     this.#ahead = Math.floor(maxSize * AHEAD);
   }
@@ -77,6 +86,8 @@ export class Evictor {
     for (const { candidate, loss } of done) {
       const { kind, digest, names: called } = candidate;
       this.#logger.debug({ message: 'evicted', kind, digest, names: called, bytes: loss.bytes });
+      this.#metrics.count('evictions');
+      this.#metrics.count('bytesEvicted', loss.bytes);
     }
     return done;
   }

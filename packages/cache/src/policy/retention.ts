@@ -7,6 +7,7 @@ import {
   type Logger,
 } from '@layercache/oci';
 import type { Limits, OciLayout, RoomMade, Shortage } from '@layercache/layout';
+import type { MetricsRecorder } from '../metrics/metrics.js';
 import { Evictor } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
@@ -37,12 +38,12 @@ export class Retention {
   readonly #ttl: number | undefined;
   readonly #maxSize: number | undefined;
 
-  constructor(layout: OciLayout, options: RetentionOptions, logger: Logger) {
+  constructor(layout: OciLayout, options: RetentionOptions, logger: Logger, metrics: MetricsRecorder) {
     const { limits, eviction = costAware, ttl } = options;
     this.#layout = layout;
     this.#ttl = ttl;
     this.#maxSize = limits?.maxSize;
-    this.#evictor = new Evictor(layout, eviction, logger, limits?.maxSize);
+    this.#evictor = new Evictor(layout, eviction, logger, metrics, limits?.maxSize);
   }
 
   makeRoom(shortage: Shortage): Promise<RoomMade> {

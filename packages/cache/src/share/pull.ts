@@ -11,6 +11,7 @@ import type { OciLayout } from '@layercache/layout';
 import type { BlobProgress } from '../add-image.js';
 import { parseManifest } from '../image-walk.js';
 import { withOrigin } from './blob-origin.js';
+import type { MetricsRecorder } from '../metrics/metrics.js';
 import { eachOf } from './each.js';
 import { entriesToAdopt } from './merge.js';
 import type { RemoteBlobs } from './remote-blobs.js';
@@ -45,6 +46,7 @@ export interface PullContext {
   readonly memory: RemoteMemory;
   readonly concurrency: number;
   readonly logger: Logger;
+  readonly metrics: MetricsRecorder;
 }
 
 /**
@@ -133,11 +135,13 @@ async function pullBlobs(
   listed: readonly Descriptor[],
   { lazy = false, signal, onProgress }: PullOptions,
 ): Promise<{ blobs: number; bytes: number; kept: number; remote: number }> {
-  const { layout, blobs, concurrency } = context;
+  const { layout, blobs, concurrency, metrics } = context;
   const tally = { blobs: 0, bytes: 0, kept: 0, remote: 0 };
   await eachOf(listed, { concurrency, signal }, async (blob) => {
     if (await layout.has(blob.digest, blob.size)) {
       tally.kept += 1;
+      metrics.count('hits');
+      metrics.count('bytesSaved', blob.size);
       onProgress?.({ descriptor: blob, received: blob.size, state: 'kept' });
     } else if (lazy) {
       tally.remote += 1;
@@ -146,6 +150,8 @@ async function pullBlobs(
         signal,
         onProgress: (received) => onProgress?.({ descriptor: blob, received, state: 'receiving' }),
       });
+      metrics.count('misses');
+      metrics.count('bytesSaved', blob.size - fetched);
       tally.blobs += 1;
       tally.bytes += fetched;
       onProgress?.({ descriptor: blob, received: blob.size, state: 'done' });

@@ -11,6 +11,7 @@ import {
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { RegistryError, formatReference, parseReference, type Reference } from '@layercache/registry';
+import type { MetricsRecorder } from '../metrics/metrics.js';
 import type { RegistryFactory } from '../sources/open-source.js';
 import { isInvalidated, withSighting, type TagRecord, type TagSighting } from './tag-record.js';
 import { TagStore } from './tag-store.js';
@@ -63,6 +64,7 @@ export interface TagContext {
   readonly ttl: number;
   readonly staleIfError: boolean;
   readonly logger: Logger;
+  readonly metrics: Pick<MetricsRecorder, 'count'>;
   /** Milliseconds since 1970. Default: the clock. */
   readonly now?: () => number;
 }
@@ -97,8 +99,10 @@ export class TagResolver {
     const known = record?.sightings.at(-1);
     const valid = record !== undefined && !isInvalidated(record);
     if (known !== undefined && valid && this.#isFresh(known, options.maxAge)) {
+      this.#context.metrics.count('tagHits');
       return this.#resolved(name, known, 'cache');
     }
+    this.#context.metrics.count('tagMisses');
     if (options.offline === true) throw offlineError(name, record, known);
     try {
       // Who asks after an invalidation must not join a request from before it.

@@ -46,6 +46,7 @@ describe('resolving tags', () => {
       ttl: options.ttl ?? 1000,
       staleIfError: options.staleIfError ?? false,
       logger: options.logger ?? silentLogger,
+      metrics: { count: () => undefined },
       now: () => clock.now,
     });
     open.push(tags, layout);

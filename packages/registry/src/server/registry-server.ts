@@ -1,7 +1,9 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { LayercacheError, silentLogger, type Logger } from '@layercache/oci';
+import type { Traffic } from '../client/transport.js';
 import type { Registry } from '../registry.js';
+import { countedTraffic } from './counted-traffic.js';
 import { registryHandler, type RequestHandler } from './registry-handler.js';
 import { UploadSessions } from './upload-sessions.js';
 import { fileSpools, type OpenSpool } from './upload-spool.js';
@@ -23,6 +25,8 @@ export interface RegistryServer {
   readonly url: string;
   /** What answers a request, for a server of one's own. */
   readonly handler: RequestHandler;
+  /** What went over the network so far. */
+  readonly traffic: Readonly<Traffic>;
   /** @throws LayercacheError `NETWORK` when the address is taken, or not this machine's */
   listen(address: { readonly host: string; readonly port: number }): Promise<void>;
   /** Takes no more requests, lets those under way end for two seconds, and gives open uploads up. */
@@ -45,7 +49,8 @@ export function createRegistryServer(
     idle: options.uploadIdle ?? HOUR,
     limit: options.uploadLimit ?? 500,
   });
-  const handler = wrap(registryHandler({ registry, uploads, logger }));
+  const traffic: Traffic = { requests: 0, bytesReceived: 0, bytesSent: 0 };
+  const handler = countedTraffic(wrap(registryHandler({ registry, uploads, logger })), traffic);
   // A blob takes as long as it takes: what counts is that something moves, not when the request is complete.
   const server = createServer({ requestTimeout: 0 }, handler);
   server.timeout = SOCKET_IDLE;
@@ -53,6 +58,7 @@ export function createRegistryServer(
 
   return {
     handler,
+    traffic,
     get url() {
       if (url === undefined) throw new LayercacheError('USAGE', 'the registry server does not listen yet');
       return url;
