@@ -33,6 +33,7 @@ import { openTarget } from './export/open-target.js';
 import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
 import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
+import { IndexStore } from './indexes/index-store.js';
 import type { LayerIndexOptions } from './indexes/layer-indexer.js';
 import {
   LayerIndexes,
@@ -97,6 +98,8 @@ export interface FindOptions {
 export type BlobOptions = Pick<ReadOptions, 'start' | 'end' | 'signal'>;
 
 export interface ExportOptions {
+  /** Put the SOCI index of the image beside it, made where it is not here. Default false. */
+  readonly soci?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -130,7 +133,8 @@ export class LayerCache {
     this.#logger = options.logger ?? silentLogger;
     this.#concurrency = options.concurrency ?? 4;
     this.#keepUncompressed = options.keepUncompressed ?? true;
-    this.#pairing = new Pairing(layout, this.#supply, this.#logger);
+    const indexStore = new IndexStore(layout, this.#supply, this.#logger);
+    this.#pairing = new Pairing(layout, this.#supply, indexStore, this.#logger);
     this.#retention = new Retention(layout, options, this.#logger, metrics);
     this.#registryOf = meteredRegistries(options.registry ?? registryClients(this.#logger), metrics);
     this.#blobs = new RemoteBlobs(layout, this.#registryOf);
@@ -139,7 +143,7 @@ export class LayerCache {
       supply: this.#supply,
       blobs: this.#blobs,
       pairing: this.#pairing,
-      logger: this.#logger,
+      store: indexStore,
       concurrency: this.#concurrency,
       image: (name) => this.image(name),
       find: (key, signal) => this.find(key, { signal }),
@@ -443,15 +447,15 @@ export class LayerCache {
     const descriptor = this.image(nameOrDigest);
     const opened = openTarget(target);
     const name = opened.name ?? refName(descriptor);
-    const image = await collectImage(
-      this.#layout,
-      this.#supply,
-      (digest) => this.layer(digest),
-      descriptor,
-      name,
-      options.signal,
-    );
-    await opened.target.write(image, options.signal);
+    const { signal, soci = false } = options;
+    const context = {
+      layout: this.#layout,
+      supply: this.#supply,
+      layerOf: (digest: Digest) => this.layer(digest),
+      referrerOf: soci ? (each: Descriptor) => this.#indexes.sociIndex(each, { signal }) : undefined,
+    };
+    const image = await collectImage(context, descriptor, name, signal);
+    await opened.target.write(image, signal);
     return descriptor;
   }
 

@@ -11,6 +11,7 @@ import {
 } from '@layercache/oci';
 import type { Entry, OciLayout } from '@layercache/layout';
 import { openBlob } from './open-blob.js';
+import { checkBlob } from './check-blob.js';
 import { layerRecord, type LayerRecord } from './layer-record.js';
 import { countedStream } from './metrics/counted-stream.js';
 import type { MetricsRecorder } from './metrics/metrics.js';
@@ -198,7 +199,7 @@ export class Layer {
     keep: boolean,
     signal: AbortSignal | undefined,
   ): Promise<Readable> {
-    const { pairing } = this.#context;
+    const { layout, pairing } = this.#context;
     if (keep) {
       const kept = await this.#kept(descriptor, signal);
       if (kept !== undefined) return kept;
@@ -207,7 +208,8 @@ export class Layer {
     // Without a claim there is nothing to hold the bytes against: find the diffID first.
     const expected = diffID ?? (await pairing.prove(descriptor, signal));
     const tar = await pairing.tar(descriptor, signal);
-    const stream = ReadableStream.from(checked(tar, descriptor, expected), { objectMode: false });
+    const check = (): Promise<void> => checkBlob(layout, descriptor.digest, signal);
+    const stream = ReadableStream.from(checked(tar, descriptor, expected, check), { objectMode: false });
     stream.once('close', () => tar.destroy());
     return stream;
   }
@@ -217,7 +219,7 @@ export class Layer {
     const { layout, pairing } = this.#context;
     let diffID: Digest;
     try {
-      diffID = await pairing.materialise(descriptor, signal);
+      diffID = await pairing.materialise(descriptor, signal, this.#isDiffID() ? 'tar' : 'pair');
     } catch (error) {
       if (isLayercacheError(error, 'CACHE_FULL')) return undefined;
       throw error;
@@ -298,21 +300,29 @@ export class Layer {
   }
 }
 
+/** @param check fails when the compressed bytes are wrong, which is the better reason */
 async function* checked(
   tar: AsyncIterable<Uint8Array>,
   descriptor: Descriptor,
   expected: Digest,
+  check: () => Promise<void>,
 ): AsyncGenerator<Uint8Array> {
   const digester = new Digester(digestAlgorithm(expected));
   let held: Uint8Array | undefined;
-  // One chunk behind, so that a reader who counts bytes cannot take a bad tar for whole.
-  for await (const bytes of tar) {
-    digester.update(bytes);
-    if (held !== undefined) yield held;
-    held = bytes;
+  try {
+    // One chunk behind, so that a reader who counts bytes cannot take a bad tar for whole.
+    for await (const bytes of tar) {
+      digester.update(bytes);
+      if (held !== undefined) yield held;
+      held = bytes;
+    }
+  } catch (error) {
+    if (isLayercacheError(error, 'COMPRESSION_INVALID')) await check();
+    throw error;
   }
   const found = digester.digest();
   if (found !== expected) {
+    await check();
     throw new IntegrityError(
       'DIFFID_MISMATCH',
       `layer ${descriptor.digest} was said to have the diffID ${expected}, but its tar hashes to ${found}`,

@@ -6,6 +6,7 @@ import {
   LayercacheError,
   SingleFlight,
   claimedDiffID,
+  isLayercacheError,
   layerForm,
   uncompressedMediaType,
   withAnnotations,
@@ -13,9 +14,11 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import type { OciLayout } from '@layercache/layout';
+import type { OciLayout, WrittenBlob } from '@layercache/layout';
 import { openBlob } from './open-blob.js';
 import { decompress } from './decompress.js';
+import type { IndexStore } from './indexes/index-store.js';
+import { parallelTar } from './indexes/parallel-tar.js';
 
 /** Brings a blob here that is known but not on this disk. Rejects with `NOT_FOUND` when nobody has it. */
 export type BlobSupply = (descriptor: Descriptor, signal: AbortSignal | undefined) => Promise<void>;
@@ -27,11 +30,13 @@ export type BlobSupply = (descriptor: Descriptor, signal: AbortSignal | undefine
 export class Pairing {
   readonly #layout: OciLayout;
   readonly #supply: BlobSupply;
+  readonly #indexes: IndexStore;
   readonly #logger: Logger;
   readonly #flights = new SingleFlight<Digest>();
 
-  constructor(layout: OciLayout, supply: BlobSupply, logger: Logger) {
+  constructor(layout: OciLayout, supply: BlobSupply, indexes: IndexStore, logger: Logger) {
     this.#layout = layout;
+    this.#indexes = indexes;
     this.#supply = supply;
     this.#logger = logger;
   }
@@ -54,57 +59,94 @@ export class Pairing {
    */
   async diffID(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<Digest> {
     const digester = new Digester(claimAlgorithm(descriptor));
-    for await (const bytes of await this.tar(descriptor, signal, touch)) digester.update(bytes as Uint8Array);
+    for await (const bytes of await this.#stream(descriptor, signal, touch))
+      digester.update(bytes as Uint8Array);
     return digester.digest();
   }
 
   /**
    * Decompresses a layer into a blob of its own, verified, and makes it an entry.
    *
+   * @param wanted `pair`: this layer's tar, so that the pair is proven. `tar`: the tar that the claimed diffID names,
+   * which its digest proves, however it was made
    * @throws IntegrityError `DIFFID_MISMATCH` when another diffID was claimed: nothing is kept then
    */
-  materialise(descriptor: Descriptor, signal?: AbortSignal): Promise<Digest> {
-    return this.#flights.run(`materialise ${descriptor.digest}`, signal, async (shared) => {
-      const claimed = claimedDiffID(descriptor);
-      const tar = await this.tar(descriptor, shared);
-      let written: { digest: Digest; size: number };
-      try {
-        written = await this.#layout.write(tar, {
-          algorithm: claimAlgorithm(descriptor),
-          derived: true,
-          ...(claimed === undefined ? {} : { digest: claimed }),
-          signal: shared,
-        });
-      } catch (error) {
-        // The layer's own bytes were checked on their way in, so this is the tar's digest.
-        if (
-          error instanceof IntegrityError &&
-          error.expected === claimed &&
-          typeof error.found === 'string'
-        ) {
-          return this.settle(descriptor, error.found);
-        }
-        throw error;
-      }
-      const diffID = await this.settle(descriptor, written.digest);
+  materialise(
+    descriptor: Descriptor,
+    signal?: AbortSignal,
+    wanted: 'pair' | 'tar' = 'pair',
+  ): Promise<Digest> {
+    return this.#flights.run(`materialise ${wanted} ${descriptor.digest}`, signal, async (shared) => {
+      const proven = this.#isProven(descriptor);
+      const inParallel =
+        proven || wanted === 'tar' ? await this.#writeInParallel(descriptor, shared) : undefined;
+      const written = inParallel ?? (await this.#write(descriptor, shared));
+      if (inParallel === undefined) await this.settle(descriptor, written.digest);
+      const pair = { [Annotation.digest]: descriptor.digest };
       await this.#layout.put(
         {
           mediaType: uncompressedMediaType(descriptor.mediaType),
-          digest: diffID,
+          digest: written.digest,
           size: written.size,
-          annotations: { [Annotation.digest]: descriptor.digest },
+          annotations: pair,
         },
-        { proven: true },
+        { proven: proven || inParallel === undefined },
       );
-      return diffID;
+      return written.digest;
     });
   }
 
+  async #write(descriptor: Descriptor, signal: AbortSignal): Promise<WrittenBlob> {
+    const claimed = claimedDiffID(descriptor);
+    try {
+      return await this.#layout.write(await this.#stream(descriptor, signal), {
+        algorithm: claimAlgorithm(descriptor),
+        derived: true,
+        ...(claimed === undefined ? {} : { digest: claimed }),
+        signal,
+      });
+    } catch (error) {
+      // The layer's own bytes were checked on their way in, so this is the tar's digest.
+      if (error instanceof IntegrityError && error.expected === claimed && typeof error.found === 'string')
+        await this.settle(descriptor, error.found);
+      throw error;
+    }
+  }
+
   /**
-   * The tar of a layer, streamed from its compressed form, whose own digest is checked on the way. The caller
+   * Undefined when there is no index to go by, or it led astray: an index that others made goes then. So it is when the
+   * layer is evicted meanwhile.
+   */
+  async #writeInParallel(descriptor: Descriptor, signal: AbortSignal): Promise<WrittenBlob | undefined> {
+    await this.#supply(descriptor, signal);
+    const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
+    if (found === undefined) return undefined;
+    const { index, tar } = found;
+    try {
+      return await this.#layout.write(tar, { digest: index.diffID, derived: true, signal });
+    } catch (error) {
+      if (!isLayercacheError(error, 'COMPRESSION_INVALID', 'DIGEST_MISMATCH', 'NOT_FOUND')) throw error;
+      if (!index.proven && error.code !== 'NOT_FOUND') await this.#indexes.drop(index, error);
+      return undefined;
+    }
+  }
+
+  /**
+   * The tar of a layer, streamed from its compressed form: on all cores where this machine has indexed it. The caller
    * checks the diffID.
    */
-  async tar(descriptor: Descriptor, signal?: AbortSignal, touch = true): Promise<Readable> {
+  async tar(descriptor: Descriptor, signal?: AbortSignal): Promise<Readable> {
+    if (this.#isProven(descriptor)) {
+      await this.#supply(descriptor, signal);
+      const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
+      // What others made may lead astray, and a stream cannot be taken back.
+      if (found?.index.proven === true) return Readable.from(found.tar, { objectMode: false });
+    }
+    return this.#stream(descriptor, signal);
+  }
+
+  /** The tar in one go. The digest of the compressed bytes is checked on the way. */
+  async #stream(descriptor: Descriptor, signal: AbortSignal | undefined, touch = true): Promise<Readable> {
     const form = layerForm(descriptor.mediaType);
     if (form === undefined) {
       throw new LayercacheError(
@@ -139,6 +181,10 @@ export class Pairing {
       `layer ${descriptor.digest} was said to have the diffID ${claimed}, but its tar hashes to ${diffID}: do not trust where the claim came from`,
       { expected: claimed, found: diffID },
     );
+  }
+
+  #isProven({ digest }: Descriptor): boolean {
+    return this.#layout.lookup(digest).some((entry) => entry.descriptor.digest === digest && entry.proven);
   }
 }
 

@@ -16,12 +16,15 @@ import { GzipInflation } from './deflate/gzip-inflation.js';
 import { inflateFrom } from './deflate/restart.js';
 import { MAX_SPAN, readSpan, spanAt, type IndexedLayer, type Span } from './spans.js';
 
-export interface DecompressOptions {
-  /** What the tar must hash to. */
-  readonly diffID: Digest;
+export interface ParallelOptions {
   /** Spans to inflate at once. Default: two more than there are cores. zlib's threads in Node are four. */
   readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface DecompressOptions extends ParallelOptions {
+  /** What the tar must hash to. */
+  readonly diffID: Digest;
 }
 
 /** Output of a span that is held until its turn comes. A larger one is inflated only then. */
@@ -40,7 +43,20 @@ const MAX_AHEAD = 64 << 20;
  * all of it hashes to `diffID`, whatever the index said.
  */
 export function decompressLayer(layer: IndexedLayer, options: DecompressOptions): Readable {
-  return Readable.from(verified(output(layer, options), options), { objectMode: false, highWaterMark: 1 });
+  return Readable.from(verified(inflateLayer(layer, options), options), {
+    objectMode: false,
+    highWaterMark: 1,
+  });
+}
+
+/** What {@link decompressLayer} gives, unverified, for a receiver who hashes it: the index may say anything. */
+export function inflateLayer(layer: IndexedLayer, options: ParallelOptions = {}): AsyncIterable<Uint8Array> {
+  const { ztoc, bytes } = layer;
+  if (ztoc.compression === 'uncompressed')
+    return portions(bytes.read(0, bytes.size, options.signal), options.signal);
+  const spans = ztoc.checkpoints.map((_, index) => spanAt(ztoc, index)).filter((span) => span !== undefined);
+  if (spans.some((span) => span.end - span.start > MAX_SPAN)) return streamed(layer, options);
+  return inflated(layer, spans, options);
 }
 
 async function* verified(
@@ -66,21 +82,12 @@ async function* verified(
   if (last !== undefined) yield last;
 }
 
-function output(layer: IndexedLayer, options: DecompressOptions): AsyncIterable<Uint8Array> {
-  const { ztoc, bytes } = layer;
-  if (ztoc.compression === 'uncompressed')
-    return portions(bytes.read(0, bytes.size, options.signal), options.signal);
-  const spans = ztoc.checkpoints.map((_, index) => spanAt(ztoc, index)).filter((span) => span !== undefined);
-  if (spans.some((span) => span.end - span.start > MAX_SPAN)) return streamed(layer, options);
-  return inflated(layer, spans, options);
-}
-
 type Inflated = AsyncIterable<Uint8Array> | readonly Uint8Array[];
 
 async function* inflated(
   layer: IndexedLayer,
   spans: readonly Span[],
-  { concurrency = availableParallelism() + 2, signal }: DecompressOptions,
+  { concurrency = availableParallelism() + 2, signal }: ParallelOptions,
 ): AsyncGenerator<Uint8Array> {
   const limit = pLimit(concurrency);
   const ahead: { readonly inflating: Promise<Inflated>; readonly size: number }[] = [];
@@ -139,7 +146,7 @@ async function inflate(layer: IndexedLayer, span: Span, signal: AbortSignal | un
 }
 
 /** Without the index, for a layer that does not come apart. */
-async function* streamed({ bytes }: IndexedLayer, { signal }: DecompressOptions): AsyncGenerator<Uint8Array> {
+async function* streamed({ bytes }: IndexedLayer, { signal }: ParallelOptions): AsyncGenerator<Uint8Array> {
   const ready: Uint8Array[] = [];
   const inflation = new GzipInflation((piece) => ready.push(piece));
   try {

@@ -3,6 +3,7 @@ import {
   LayercacheError,
   MAX_MANIFEST_SIZE,
   claimedDiffID,
+  isLayercacheError,
   isNondistributable,
   type Descriptor,
   type Digest,
@@ -13,30 +14,38 @@ import type { Layer } from '../layer.js';
 import type { BlobSupply } from '../pairing.js';
 import type { ExportedImage } from './export-target.js';
 
+export interface CollectContext {
+  readonly layout: OciLayout;
+  readonly supply: BlobSupply;
+  readonly layerOf: (digest: Digest) => Layer;
+  /** The manifest that goes beside that of an image, as one whose `subject` it is. */
+  readonly referrerOf?: ((image: Descriptor) => Promise<Descriptor>) | undefined;
+}
+
 /**
  * Everything an image in the cache refers to, all of it here.
  *
- * @throws LayercacheError `NOT_FOUND` when a part is not in the cache
+ * @throws LayercacheError `NOT_FOUND` when a part is not in the cache; `UNSUPPORTED` when nothing of it has a referrer
  */
 export async function collectImage(
-  layout: OciLayout,
-  supply: BlobSupply,
-  layerOf: (digest: Digest) => Layer,
+  { layout, supply, layerOf, referrerOf }: CollectContext,
   descriptor: Descriptor,
   name: string | undefined,
   signal: AbortSignal | undefined,
 ): Promise<ExportedImage> {
   const parts = new Map<Digest, Descriptor>();
   const manifests: ImageManifest[] = [];
+  const referrers: Descriptor[] = [];
+  let refused: LayercacheError | undefined;
 
-  const collect = async (manifest: Descriptor): Promise<void> => {
+  const collect = async (manifest: Descriptor, into: ImageManifest[]): Promise<void> => {
     await supply(manifest, signal);
     const bytes = await layout.readBytes(manifest.digest, { maxSize: MAX_MANIFEST_SIZE, signal });
     const parsed = parseManifest(manifest, bytes);
     if (parsed.kind === 'index') {
-      for (const child of parsed.index.manifests) await collect(child);
+      for (const child of parsed.index.manifests) await collect(child, into);
     } else {
-      manifests.push(parsed.manifest);
+      into.push(parsed.manifest);
       for (const part of [parsed.manifest.config, ...parsed.manifest.layers]) {
         if (isNondistributable(part.mediaType)) continue;
         await supply(part, signal);
@@ -44,14 +53,27 @@ export async function collectImage(
       }
     }
     parts.set(manifest.digest, manifest);
+    if (parsed.kind === 'index' || into !== manifests) return;
+    if (referrerOf === undefined) return;
+    try {
+      const referrer = await referrerOf(manifest);
+      await collect(referrer, []);
+      referrers.push(referrer);
+    } catch (error) {
+      // Not all that an index lists are images: an attestation has nothing beside it.
+      if (!isLayercacheError(error, 'UNSUPPORTED')) throw error;
+      refused ??= error;
+    }
   };
-  await collect(descriptor);
+  await collect(descriptor, manifests);
+  if (refused !== undefined && referrers.length === 0) throw refused;
 
   return {
     descriptor,
     name,
     parts: [...parts.values()],
     manifests,
+    referrers,
     read: (digest) => layout.read(digest, { signal }),
     readTar: async (part) => {
       const layer = layerOf(part.digest);

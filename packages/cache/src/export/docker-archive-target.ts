@@ -18,6 +18,12 @@ export class DockerArchiveTarget implements ExportTarget {
         `a Docker archive holds one platform, and ${image.name ?? image.descriptor.digest} has ${image.manifests.length}: export it to oci-archive:, or add one platform under a name of its own`,
       );
     }
+    if (image.referrers.length > 0) {
+      throw new LayercacheError(
+        'UNSUPPORTED',
+        `a Docker archive holds an image and nothing beside it: export ${image.name ?? image.descriptor.digest} with its SOCI index to oci: or oci-archive:`,
+      );
+    }
     await writeTar(this.#path, members(image, manifest.config, manifest.layers), signal);
   }
 }

@@ -13,10 +13,12 @@ export interface ExportedImage {
   /** Of its manifest or index. */
   readonly descriptor: Descriptor;
   readonly name: string | undefined;
-  /** Everything the image refers to, itself included, parts before what refers to them, each once. */
+  /** Everything the image and its referrers refer to, themselves included, parts before what refers to them, each once. */
   readonly parts: readonly Descriptor[];
   /** Its manifests for single platforms. */
   readonly manifests: readonly ImageManifest[];
+  /** Manifests beside it, whose `subject` is one of its own. They are among the parts. */
+  readonly referrers: readonly Descriptor[];
   read(digest: Digest): Readable;
   /** The tar of a layer, and its size in bytes. */
   readTar(

@@ -23,7 +23,7 @@ export class LayoutTarget implements ExportTarget {
         if (await layout.has(part.digest, part.size)) continue;
         await layout.write(image.read(part.digest), { digest: part.digest, size: part.size, signal });
       }
-      await layout.put(namedDescriptor(image));
+      await layout.put([namedDescriptor(image), ...image.referrers]);
     } finally {
       await layout.close();
     }

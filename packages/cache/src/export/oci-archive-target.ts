@@ -15,7 +15,10 @@ export class OciArchiveTarget implements ExportTarget {
       this.#path,
       [
         documentMember('oci-layout', { imageLayoutVersion: '1.0.0' }),
-        documentMember('index.json', { schemaVersion: 2, manifests: [namedDescriptor(image)] }),
+        documentMember('index.json', {
+          schemaVersion: 2,
+          manifests: [namedDescriptor(image), ...image.referrers],
+        }),
         ...image.parts.map((part) => ({
           name: `blobs/${digestAlgorithm(part.digest)}/${digestHex(part.digest)}`,
           size: part.size,

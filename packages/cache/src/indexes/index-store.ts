@@ -1,11 +1,19 @@
 import { decodeZtoc, encodeZtoc, type Ztoc } from '@layercache/layer';
 import type { Entry, OciLayout } from '@layercache/layout';
-import { isLayercacheError, type Digest, type Logger } from '@layercache/oci';
+import { digestOf, isLayercacheError, type Digest, type Logger } from '@layercache/oci';
 import type { BlobSupply } from '../pairing.js';
 import { indexDescriptor, indexedLayer, type DescribedLayer, type StoredLayerIndex } from './stored-index.js';
 
 /** Bytes. The index of a tar of some 25 GB. A larger one is not read again, so what claims to be one is none. */
 const MAX_INDEX_SIZE = 256 * 1024 * 1024;
+
+export interface FindIndexOptions {
+  /** One with checkpoints this far apart, and no other. */
+  readonly spanSize?: number | undefined;
+  /** Only one that is on this disk. Default false. */
+  readonly here?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** The layer indexes of a layout. */
 export class IndexStore {
@@ -23,12 +31,11 @@ export class IndexStore {
    * The index of a layer in one of these forms, the first that has one; undefined when there is none, or none that
    * is of any use. One that cannot be decoded, or is not of that layer, is dropped. No blob of a layer is read.
    *
-   * @param spanSize with checkpoints this far apart, and no other
    */
   async find(
     diffID: Digest,
     layers: readonly DescribedLayer[],
-    options: { readonly spanSize?: number | undefined; readonly signal?: AbortSignal | undefined } = {},
+    options: FindIndexOptions = {},
   ): Promise<StoredLayerIndex | undefined> {
     const entries = this.#layout.lookup(diffID);
     for (const layer of layers) {
@@ -36,6 +43,7 @@ export class IndexStore {
         .filter(({ descriptor }) => indexedLayer(descriptor) === layer.digest)
         .sort((a, b) => Number(b.proven) - Number(a.proven));
       for (const entry of candidates) {
+        if (options.here === true && !(await this.#layout.has(entry.descriptor.digest))) continue;
         const index = await this.#load(entry, layer, diffID, options.signal);
         if (index === undefined) continue;
         if (options.spanSize === undefined || index.ztoc.spanSize === options.spanSize) return index;
@@ -44,11 +52,18 @@ export class IndexStore {
     return undefined;
   }
 
-  /** Keeps an index that this machine made. */
+  /** Keeps an index that this machine made, where there is room for it. */
   async write(layer: DescribedLayer, diffID: Digest, ztoc: Ztoc): Promise<StoredLayerIndex> {
-    const { digest, size } = await this.#layout.write(encodeZtoc(ztoc));
-    await this.#layout.put(indexDescriptor({ digest, size, layer, diffID }), { proven: true });
-    return { digest, size, layer, diffID, ztoc, proven: true };
+    const bytes = encodeZtoc(ztoc);
+    const index = { digest: digestOf(bytes), size: bytes.length, layer, diffID, ztoc, proven: true };
+    try {
+      await this.#layout.write(bytes, { digest: index.digest, derived: true });
+      await this.#layout.put(indexDescriptor(index), { proven: true });
+    } catch (error) {
+      if (!isLayercacheError(error, 'CACHE_FULL')) throw error;
+      this.#logger.warn({ message: 'layer index not kept: the cache is full', layer: layer.digest });
+    }
+    return index;
   }
 
   /** Forgets an index that turned out to be of no use. */

@@ -1,4 +1,3 @@
-import { finished } from 'node:stream/promises';
 import { indexLayer, type LayerIndex } from '@layercache/layer';
 import type { OciLayout } from '@layercache/layout';
 import {
@@ -11,6 +10,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
+import { checkBlob } from '../check-blob.js';
 import { layerRecord, type LayerRecord } from '../layer-record.js';
 import type { BlobSupply, Pairing } from '../pairing.js';
 import type { IndexStore } from './index-store.js';
@@ -165,7 +165,7 @@ export class LayerIndexer {
       if (error instanceof IntegrityError && error.code === 'DIFFID_MISMATCH')
         await pairing.settle(source, error.found as Digest);
       if (isLayercacheError(error, 'DIGEST_MISMATCH', 'COMPRESSION_INVALID', 'ARCHIVE_INVALID'))
-        await finished(layout.read(source.digest, { signal }).resume());
+        await checkBlob(layout, source.digest, signal);
     } catch (better) {
       return better;
     }

@@ -1,17 +1,18 @@
 import type { Readable } from 'node:stream';
-import { finished } from 'node:stream/promises';
 import { MergedView, parseTimestamp, readRange, type IndexedLayer } from '@layercache/layer';
 import type { OciLayout } from '@layercache/layout';
 import {
   IntegrityError,
+  LayercacheError,
   MediaType,
   isLayercacheError,
+  layerForm,
   parseDigest,
   type Descriptor,
   type Digest,
-  type Logger,
   type Platform,
 } from '@layercache/oci';
+import { checkBlob } from '../check-blob.js';
 import type { Layer } from '../layer.js';
 import type { BlobSupply, Pairing } from '../pairing.js';
 import { eachOf } from '../share/each.js';
@@ -19,10 +20,10 @@ import type { RemoteBlobs } from '../share/remote-blobs.js';
 import { begunStream } from './begun-stream.js';
 import { imageLayers } from './image-layers.js';
 import { ImageView, type ReadFileOptions } from './image-view.js';
-import { IndexStore } from './index-store.js';
+import type { IndexStore } from './index-store.js';
 import { LayerBytes } from './layer-bytes.js';
 import { LayerIndexer, type Indexed, type LayerIndexOptions } from './layer-indexer.js';
-import { SOCI_CONFIG, encodeSociIndex } from './soci-index.js';
+import { encodeSociIndex } from './soci-index.js';
 import type { StoredLayerIndex } from './stored-index.js';
 
 export interface IndexOptions extends LayerIndexOptions {
@@ -66,7 +67,7 @@ export interface LayerIndexesContext {
   readonly supply: BlobSupply;
   readonly blobs: RemoteBlobs;
   readonly pairing: Pairing;
-  readonly logger: Logger;
+  readonly store: IndexStore;
   readonly concurrency: number;
   /** The manifest that a name means. Throws `NOT_FOUND`. */
   readonly image: (name: string) => Descriptor;
@@ -77,16 +78,13 @@ export interface LayerIndexesContext {
 /** What a cache can do with the insides of its layers. */
 export class LayerIndexes {
   readonly #context: LayerIndexesContext;
-  readonly #store: IndexStore;
   readonly #indexer: LayerIndexer;
   /** Errors after which an index was dropped, so that it is worth to try again. */
   readonly #dropped = new WeakSet<Error>();
 
   constructor(context: LayerIndexesContext) {
     this.#context = context;
-    const { layout, supply, pairing, logger } = context;
-    this.#store = new IndexStore(layout, supply, logger);
-    this.#indexer = new LayerIndexer({ layout, supply, pairing, store: this.#store });
+    this.#indexer = new LayerIndexer(context);
   }
 
   async index(name: string, options: IndexOptions = {}): Promise<IndexReport> {
@@ -153,21 +151,36 @@ export class LayerIndexes {
   }
 
   async exportSoci(name: string, options: ViewOptions = {}): Promise<Descriptor> {
-    const { layout, supply, image } = this.#context;
-    const { manifest, layers } = await imageLayers(layout, supply, image(name), options);
-    const digests = layers.map((layer) => layer.digest);
+    const made = await this.sociIndex(this.#context.image(name), options);
+    await this.#context.layout.sync();
+    return made;
+  }
+
+  /**
+   * The SOCI index manifest of an image, as an entry.
+   *
+   * @throws LayercacheError `UNSUPPORTED` when it has no layer that SOCI can read
+   */
+  async sociIndex(image: Descriptor, options: ViewOptions = {}): Promise<Descriptor> {
+    const { layout, supply } = this.#context;
+    const { manifest, layers } = await imageLayers(layout, supply, image, options);
+    const readable = layers.filter((layer) => layerForm(layer.mediaType) !== 'tar+zstd');
+    if (readable.length === 0) {
+      throw new LayercacheError(
+        'UNSUPPORTED',
+        `image ${manifest.digest} has no layer that SOCI can read: none is a gzip or a plain tar`,
+      );
+    }
+    const digests = readable.map((layer) => layer.digest);
     const indexed = await this.#indexAll(digests, { signal: options.signal });
-    const soci = encodeSociIndex(
-      manifest,
-      layers.flatMap((descriptor) => {
-        const found = indexed.get(descriptor.digest);
-        return found === undefined ? [] : [{ descriptor, index: found.index }];
-      }),
-    );
-    await layout.write(SOCI_CONFIG);
+    const pairs = readable.flatMap((layer) => {
+      const found = indexed.get(layer.digest);
+      return found === undefined ? [] : [{ layer, index: found.index }];
+    });
+    const soci = encodeSociIndex(manifest, pairs);
+    await layout.write(soci.config.bytes);
     await layout.write(soci.bytes);
-    await layout.put(soci.descriptor);
-    await layout.sync();
+    await layout.put([soci.config.descriptor, soci.descriptor]);
     return soci.descriptor;
   }
 
@@ -236,12 +249,9 @@ export class LayerIndexes {
       yield* pieces;
     } catch (error) {
       if (!isLayercacheError(error, 'DIGEST_MISMATCH', 'COMPRESSION_INVALID', 'UNSUPPORTED')) throw error;
-      if (index.proven) {
-        const { layout } = this.#context;
-        const { digest } = index.layer;
-        if (await layout.has(digest)) await finished(layout.read(digest).resume());
-      } else {
-        await this.#store.drop(index, error);
+      if (index.proven) await checkBlob(this.#context.layout, index.layer.digest);
+      else {
+        await this.#context.store.drop(index, error);
         this.#dropped.add(error);
       }
       throw error;

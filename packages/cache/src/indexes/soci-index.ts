@@ -1,51 +1,44 @@
-import {
-  Annotation,
-  MediaType,
-  digestOf,
-  layerForm,
-  type Descriptor,
-  type ImageManifest,
-} from '@layercache/oci';
+import { Annotation, MediaType, digestOf, type Descriptor, type ImageManifest } from '@layercache/oci';
 import type { StoredLayerIndex } from './stored-index.js';
 
-export const SOCI_INDEX_TYPE = 'application/vnd.amazon.soci.index.v1+json';
+const SOCI_INDEX_TYPE = 'application/vnd.amazon.soci.index.v1+json';
 
-/** Of a SOCI index manifest: an OCI 1.0 manifest must have a config, and SOCI has nothing to put there. */
-export const SOCI_CONFIG = Buffer.from('{}');
+/** An OCI 1.0 manifest must have a config, and SOCI has nothing to put there. */
+const CONFIG = Buffer.from('{}');
 
 const BUILD_TOOL = 'layercache';
 
-export interface SociIndex {
+interface Document {
   readonly descriptor: Descriptor;
   readonly bytes: Uint8Array;
 }
 
+export interface SociIndex extends Document {
+  readonly config: Document;
+}
+
 /**
  * The manifest by which SOCI's snapshotter finds the layer indexes of an image: version 1 of its format, an image
- * manifest whose `subject` is the image. Layers whose indexes describe another form than the image has (zstd) are
- * left out, as SOCI does.
- *
- * @param layers of the image, each with its index
+ * manifest whose `subject` is the image. The same layers give the same bytes.
  */
 export function encodeSociIndex(
   image: Descriptor,
-  layers: readonly { readonly descriptor: Descriptor; readonly index: StoredLayerIndex }[],
+  layers: readonly { readonly layer: Descriptor; readonly index: StoredLayerIndex }[],
 ): SociIndex {
+  const config = { mediaType: SOCI_INDEX_TYPE, digest: digestOf(CONFIG), size: CONFIG.length };
   const manifest: ImageManifest = {
     schemaVersion: 2,
     mediaType: MediaType.manifest,
-    config: { mediaType: SOCI_INDEX_TYPE, digest: digestOf(SOCI_CONFIG), size: SOCI_CONFIG.length },
-    layers: layers
-      .filter(({ descriptor }) => layerForm(descriptor.mediaType) !== 'tar+zstd')
-      .map(({ descriptor, index }) => ({
-        mediaType: MediaType.octetStream,
-        digest: index.digest,
-        size: index.size,
-        annotations: {
-          [Annotation.sociLayerDigest]: descriptor.digest,
-          [Annotation.sociLayerMediaType]: descriptor.mediaType,
-        },
-      })),
+    config,
+    layers: layers.map(({ layer, index }) => ({
+      mediaType: MediaType.octetStream,
+      digest: index.digest,
+      size: index.size,
+      annotations: {
+        [Annotation.sociLayerDigest]: layer.digest,
+        [Annotation.sociLayerMediaType]: layer.mediaType,
+      },
+    })),
     subject: { mediaType: image.mediaType, digest: image.digest, size: image.size },
     annotations: { [Annotation.sociBuildTool]: BUILD_TOOL },
   };
@@ -58,5 +51,6 @@ export function encodeSociIndex(
       size: bytes.length,
     },
     bytes,
+    config: { descriptor: config, bytes: CONFIG },
   };
 }
