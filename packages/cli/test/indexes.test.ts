@@ -47,9 +47,9 @@ describe('the commands that look into layers', function () {
     const size = layers.reduce((sum, layer) => sum + layer.size, 0);
     const cold = await run('index', image);
     expect(cold).to.match(
-      new RegExp(`^indexing ${image}\n2 layers, 0 indexed before, 9 files, [\\d.]+ k?B read, [\\d.]+ m?s\n$`),
+      new RegExp(`^indexing ${image}\n2 layers, 0 cache hits, 9 files, [\\d.]+ k?B read, [\\d.]+ m?s\n$`),
     );
-    expect(await run('index', image)).to.match(/\n2 layers, 2 indexed before, 9 files, 0 B read, .* m?s\n$/);
+    expect(await run('index', image)).to.match(/\n2 layers, 2 cache hits, 9 files, 0 B read, .* m?s\n$/);
     const cache = join(bench.dir, 'for-json');
     await run('--cache', cache, 'add', image);
     expect(await json('--cache', cache, 'index', image)).to.deep.include({
@@ -83,6 +83,19 @@ describe('the commands that look into layers', function () {
     expect(listed.find(({ path }) => path === '/etc/hostname')).to.deep.include({ size: 8, layer: 1 });
     expect(await json('files', image)).to.deep.equal(listed);
     expect(await run('files', image, '--format', 'mtree')).to.match(/^#mtree v2.0\n\. type=dir /);
+  });
+
+  it('files counts what the layers leave to interpretation, and the log says what it is', async () => {
+    const { stderr } = await bench.run('files', image);
+    expect(stderr).to.match(/^1 note on what the layers leave to interpretation: /);
+    const logged = await bench.run('--json', '--log-level', 'info', 'files', image);
+    const lines = logged.stderr.trimEnd().split('\n');
+    expect(lines.map((line) => JSON.parse(line) as unknown)).to.deep.include({
+      level: 'info',
+      message: 'parent implied',
+      layer: 0,
+      name: 'bin',
+    });
   });
 
   it('files of a layer are those it brings alone', async () => {

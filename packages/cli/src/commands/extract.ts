@@ -1,4 +1,5 @@
 import { escapeControls } from '@layercache/layer';
+import { remarkNotes } from '../layer-notes.js';
 import { openImage } from '../open-view.js';
 import { formatBytes, plural } from '../output.js';
 import { example, type CommandModule } from './command.js';
@@ -25,9 +26,8 @@ export const extract: CommandModule = {
       async (cache) => {
         const view = await openImage(cache, image, { platform, signal });
         const extracted = await view.extract(dir, { signal });
-        const { notes } = view.merged;
         if (output.json) {
-          output.document({ image, dir, ...extracted, notes });
+          output.document({ image, dir, ...extracted, notes: view.merged.notes });
           return;
         }
         const { names, bytes, skipped, hasOwners, withoutXattrs } = extracted;
@@ -37,9 +37,7 @@ export const extract: CommandModule = {
           output.line(`left out: extended attributes of ${plural(withoutXattrs, 'file')}`);
         }
         if (!hasOwners) output.line('left out: owners, set-uid and set-gid: only root can set them');
-        if (notes.length > 0) {
-          output.line(`${plural(notes.length, 'note')} on what the layers leave to interpretation`);
-        }
+        remarkNotes(view.merged, session);
       },
       { create: false },
     );

@@ -1,7 +1,7 @@
 import { formatJson, formatMtree, formatText, type MergedView } from '@layercache/layer';
 import { Option } from 'commander';
+import { remarkNotes } from '../layer-notes.js';
 import { viewFiles } from '../open-view.js';
-import { plural } from '../output.js';
 import { toStdout } from '../stdout.js';
 import { example, type CommandModule } from './command.js';
 
@@ -42,11 +42,7 @@ export const files: CommandModule = {
       async (cache) => {
         const view = await viewFiles(cache, what, { platform, signal: session.signal });
         await toStdout(FORMATS[format](view), session.signal);
-        if (view.notes.length > 0) {
-          session.output.note(
-            `${plural(view.notes.length, 'note')} on what the layers leave to interpretation`,
-          );
-        }
+        remarkNotes(view, session);
       },
       { create: false },
     );

@@ -34,7 +34,7 @@ export const index: CommandModule = {
         }
         const { layers, hits, files, bytesRead } = report;
         output.line(
-          `${plural(layers.length, 'layer')}, ${hits.toLocaleString('en-US')} indexed before, ${plural(files, 'file')}, ${formatBytes(bytesRead)} read, ${formatDuration(milliseconds)}`,
+          `${plural(layers.length, 'layer')}, ${plural(hits, 'cache hit')}, ${plural(files, 'file')}, ${formatBytes(bytesRead)} read, ${formatDuration(milliseconds)}`,
         );
       },
       { create: false },
