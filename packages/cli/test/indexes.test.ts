@@ -176,4 +176,27 @@ describe('the commands that look into layers', function () {
     expect(await run('diff', image, image)).to.equal('');
     expect(await json('diff', image, image)).to.deep.equal([]);
   });
+
+  it('export --soci puts a SOCI index beside the image', async () => {
+    const dir = join(bench.dir, 'soci');
+    await run('export', image, '--to', `oci:${dir}:app`, '--soci');
+    const { manifests } = JSON.parse(await readFile(join(dir, 'index.json'), 'utf8')) as {
+      manifests: { digest: string; annotations?: Record<string, string> }[];
+    };
+    const documents = await Promise.all(
+      manifests.map(async ({ digest }) => {
+        const text = await readFile(join(dir, 'blobs/sha256', digest.slice(7)), 'utf8');
+        return JSON.parse(text) as { subject?: { digest: string }; layers: { mediaType: string }[] };
+      }),
+    );
+    const soci = documents.find(({ subject }) => subject !== undefined);
+    const app = manifests.find(
+      ({ annotations }) => annotations?.['org.opencontainers.image.ref.name'] === 'app',
+    );
+    expect(soci?.subject?.digest).to.equal(app?.digest);
+    expect(soci?.layers.map(({ mediaType }) => mediaType)).to.deep.equal([
+      'application/octet-stream',
+      'application/octet-stream',
+    ]);
+  });
 });

@@ -2,6 +2,7 @@ import { example, type CommandModule } from './command.js';
 
 interface Options {
   readonly to: string;
+  readonly soci?: boolean;
 }
 
 export const exportImage: CommandModule = {
@@ -11,6 +12,7 @@ export const exportImage: CommandModule = {
       .description('hand an image to other tools')
       .argument('<image>', 'the name of an image, or the digest of its manifest')
       .requiredOption('--to <place>', 'oci:DIR[:name], oci-archive:FILE[:name] or docker-archive:FILE[:name]')
+      .option('--soci', 'with a SOCI index beside the image, for tools that read layers lazily')
       .addHelpText(
         'after',
         example('layercache export alpine:3.20 --to docker-archive:alpine.tar', 'docker load -i alpine.tar'),
@@ -18,10 +20,10 @@ export const exportImage: CommandModule = {
 
   async run(session, command) {
     const [image = ''] = command.args;
-    const { to } = command.opts<Options>();
+    const { to, soci = false } = command.opts<Options>();
     await session.withCache(
       async (cache) => {
-        const { digest } = await cache.export(image, to, { signal: session.signal });
+        const { digest } = await cache.export(image, to, { soci, signal: session.signal });
         if (session.output.json) {
           session.output.document({ image, to, digest });
           return;
