@@ -34,9 +34,10 @@ try {
     `import { LayerCache } from '@layercache/cache';
      const cache = await LayerCache.open('./cache');
      console.log(cache.has('sha256:' + '0'.repeat(64)));
+     console.log((await cache.report()).html.includes('<script type="module">'));
      await cache.close();`,
   );
-  if (run(process.execPath, ['use.mjs']) !== 'false\n')
+  if (run(process.execPath, ['use.mjs']) !== 'false\ntrue\n')
     throw new Error('the installed library answers wrongly');
   const version = run('npx', ['layercache', '--version']).trim();
   console.log(`${tarballs.length} packages installed and used; layercache --version says ${version}`);

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Debian packages: binary -> package.
-declare -A packages=([skopeo]=skopeo [umoci]=umoci [docker-registry]=docker-registry)
+declare -A packages=([skopeo]=skopeo [umoci]=umoci [docker-registry]=docker-registry [chromium]=chromium)
 
 # Go modules: binary -> package@version. Built without cgo, so that they run anywhere.
 declare -A modules=(

@@ -45,6 +45,7 @@ export {
   type Peak,
 } from './metrics/tally.js';
 export { formatPlatform, hostPlatform, parsePlatform } from './platform.js';
+export type { CacheReport } from './insight/report.js';
 export { ownIdentity, redacted, type Identity } from './insight/redact.js';
 export {
   CACHE_ARTIFACT_TYPE,

@@ -31,6 +31,7 @@ import { CacheRegistry } from './cache-registry.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
+import { cacheReport, type CacheReport } from './insight/report.js';
 import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import { IndexStore } from './indexes/index-store.js';
@@ -538,6 +539,11 @@ export class LayerCache {
         },
       });
     return this.metrics.time('verify', run);
+  }
+
+  /** The statistics, and an HTML page that shows them with a treemap. The page is whole: it asks for nothing. */
+  report(options: StatsOptions = {}): Promise<CacheReport> {
+    return cacheReport(this.#layout, options);
   }
 
   /** One JSON document for a bug report, free of credentials and of names of people and machines. */

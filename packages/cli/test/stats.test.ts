@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { Bench } from './program.js';
 
@@ -24,6 +26,22 @@ describe('layercache stats', function () {
       expect(stats.pairs).to.deep.equal({ proven: 0, claimed: 2, unpaired: 0 });
       const layers = image.layers.reduce((sum, { descriptor }) => sum + descriptor.size, 0);
       expect(stats.kinds.find(({ kind }) => kind === 'compressed layer')?.size).to.equal(layers);
+    } finally {
+      await bench.close();
+    }
+  });
+
+  it('writes a page beside what it prints', async () => {
+    const bench = await Bench.open();
+    try {
+      await bench.pushImage();
+      await bench.run('add', `${bench.host}/demo/app:1`);
+      const file = join(bench.dir, 'report.html');
+      const { code, stdout, stderr } = await bench.run('stats', '--html', file);
+      expect(code, stderr).to.equal(0);
+      expect(stdout.toString()).to.contain(' on disk: ');
+      const page = await readFile(file, 'utf8');
+      expect(page).to.match(/^<!doctype html>/).and.to.contain(`${bench.host}/demo/app:1`);
     } finally {
       await bench.close();
     }

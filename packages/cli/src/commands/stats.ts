@@ -1,4 +1,5 @@
-import type { CacheStats } from '@layercache/cache';
+import { Readable } from 'node:stream';
+import { writeWholeFile, type CacheStats, type LayerCache } from '@layercache/cache';
 import { shortDigest } from '@layercache/oci';
 import { formatBytes, formatTable, plural, type Output } from '../output.js';
 import { example, type CommandModule } from './command.js';
@@ -8,15 +9,33 @@ export const stats: CommandModule = {
     program
       .command('stats')
       .description('print what is in the cache and what it costs')
-      .addHelpText('after', example('layercache stats', 'layercache --json stats | jq .disk.total')),
+      .option('--html <file>', 'write a page with a treemap there as well: one file, which asks for nothing')
+      .addHelpText(
+        'after',
+        example(
+          'layercache stats',
+          'layercache stats --html report.html',
+          'layercache --json stats | jq .disk.total',
+        ),
+      ),
 
-  async run(session) {
+  async run(session, command) {
     const { output, signal } = session;
-    const found = await session.withCache((cache) => cache.stats({ signal }), { create: false });
+    const { html } = command.opts<{ readonly html?: string }>();
+    const found = await session.withCache(
+      (cache) => (html === undefined ? cache.stats({ signal }) : withPage(cache, html, signal)),
+      { create: false },
+    );
     if (output.json) output.document(found);
     else print(output, found);
   },
 };
+
+async function withPage(cache: LayerCache, file: string, signal: AbortSignal): Promise<CacheStats> {
+  const { stats, html } = await cache.report({ signal });
+  await writeWholeFile(file, Readable.from([Buffer.from(html)]), signal);
+  return stats;
+}
 
 function print(output: Output, stats: CacheStats): void {
   const { disk, deduplication, pairs, unreferenced } = stats;
