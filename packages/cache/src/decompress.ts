@@ -1,7 +1,8 @@
 import type { Readable, Transform } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import zlib from 'node:zlib';
-import { Decompress as ZstdDecoder } from 'fzstd';
-import { LayercacheError, type LayerForm } from '@layercache/oci';
+import { decompressZstd } from '@layercache/layer';
+import { LayercacheError, isLayercacheError, type LayerForm } from '@layercache/oci';
 
 /** Bytes. zlib's default of 16 KiB costs 40 % of the speed, in calls between threads. */
 const CHUNK_SIZE = 1024 * 1024;
@@ -55,38 +56,25 @@ async function feed(compressed: Readable, decoder: Transform): Promise<void> {
   }
 }
 
-/** In JavaScript on every Node: where `node:zlib` has a decoder, it stops after the first frame. */
 async function* zstd(compressed: Readable, name: string): AsyncGenerator<Uint8Array> {
-  const ready: Uint8Array[] = [];
-  const decoder = new ZstdDecoder((chunk) => ready.push(chunk));
-  const push = (bytes: Uint8Array, last: boolean): void => {
-    try {
-      decoder.push(bytes, last);
-    } catch (error) {
-      throw asCompressionError(error, name);
-    }
-  };
-  let broken: unknown;
-  for await (const bytes of compressed as AsyncIterable<Uint8Array>) {
-    if (broken !== undefined) continue;
-    try {
-      push(bytes, false);
-    } catch (error) {
-      broken = error;
-    }
-    yield* ready.splice(0);
+  try {
+    yield* decompressZstd(
+      compressed.iterator({ destroyOnReturn: false }) as AsyncIterableIterator<Uint8Array>,
+    );
+  } catch (error) {
+    // Goes on reading: whether the bytes were right at all shows at their end.
+    if (isLayercacheError(error, 'COMPRESSION_INVALID')) await finished(compressed.resume());
+    throw asCompressionError(error, name);
+  } finally {
+    compressed.destroy();
   }
-  if (broken !== undefined) throw broken as Error;
-  push(new Uint8Array(0), true);
-  yield* ready;
 }
 
 function asCompressionError(error: unknown, name: string): unknown {
-  if (error instanceof LayercacheError) return error;
   if (!(error instanceof Error)) return error;
   const code = (error as { code?: unknown }).code;
-  // fzstd counts its errors; zlib names them; anything else is no error of a decoder.
-  if (typeof code === 'string' && !code.startsWith('Z_')) return error;
+  // zlib names its errors so; anything else is no error of a decoder.
+  if (typeof code !== 'string' || !(code.startsWith('Z_') || code === 'COMPRESSION_INVALID')) return error;
   return new LayercacheError('COMPRESSION_INVALID', `${name} cannot be decompressed: ${error.message}`, {
     cause: error,
   });

@@ -25,3 +25,4 @@ export * from './format/text.js';
 export * from './merge/diff.js';
 export * from './extract/extract-view.js';
 export * from './ztoc/timestamp.js';
+export * from './zstd.js';
