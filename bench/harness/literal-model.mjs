@@ -19,16 +19,16 @@ function partsOf(name) {
   return parts;
 }
 
-/** The path of an entry once the symlinks that lead to it are followed; relative and absolute ones, one deep. */
+/** The path of an entry once the symlinks that lead to it are followed, one deep; undefined when it leaves the root. */
 function resolve(files, parts) {
   let path = [];
   for (const part of parts.slice(0, -1)) {
     path.push(part);
     const found = files.get(path.join('/'));
     if (found?.type === 'symlink') {
-      path = partsOf(
-        [...(found.linkname.startsWith('/') ? [] : path.slice(0, -1)), found.linkname].join('/'),
-      );
+      const from = found.linkname.startsWith('/') ? [] : path.slice(0, -1);
+      path = partsOf([...from, found.linkname].join('/'));
+      if (path === undefined) return undefined;
     }
   }
   return [...path, ...parts.slice(-1)];
@@ -48,6 +48,7 @@ function makeParents(files, parts) {
 }
 
 function put(files, parts, node) {
+  if (parts === undefined) return;
   const path = parts.join('/');
   makeParents(files, parts);
   if (node.type !== 'dir') removeBelow(files, path);
@@ -72,7 +73,7 @@ function applyLayer(files, facts) {
   const named = facts
     .filter((fact) => fact.bytes === undefined)
     .map((fact) => ({ fact, parts: partsOf(fact.name) }))
-    .filter(({ parts }) => parts !== undefined);
+    .filter(({ fact, parts }) => parts !== undefined && fact.name !== '');
   const isAufs = ({ parts }) => parts.some((part) => part.startsWith(AUFS) && part !== OPAQUE);
   const aufs = new Map(named.filter(isAufs).map(({ fact, parts }) => [parts.join('/'), fact]));
   const entries = named.filter((entry) => !isAufs(entry));
