@@ -22,17 +22,15 @@ export class ZstdWindows {
   #size = 4;
   #descriptor = 0;
   #isLastBlock = false;
-  /** What it is, if not zstd, is for the decoder to say. */
-  #isOther = false;
 
   /** @throws LayercacheError `COMPRESSION_INVALID` when a frame wants a window of more than {@link MAX_ZSTD_WINDOW} */
   push(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length && !this.#isOther;) {
+    for (let at = 0; at < bytes.length;) {
       const part = bytes.subarray(at, at + this.#size - this.#filled);
       if (this.#part !== 'content') this.#head.set(part, this.#filled);
       this.#filled += part.length;
       at += part.length;
-      while (this.#filled === this.#size && !this.#isOther) this.#next();
+      while (this.#filled === this.#size) this.#next();
     }
   }
 
@@ -44,7 +42,8 @@ export class ZstdWindows {
         const magic = head.readUInt32LE(0);
         if (magic === MAGIC) this.#expect('frame descriptor', 1);
         else if ((magic & ~15) === SKIPPABLE_MAGIC) this.#expect('skippable size', 4);
-        else this.#isOther = true;
+        // What it is, if not zstd, is for the decoder to say.
+        else this.#expect('content', Infinity);
         return;
       }
       case 'skippable size':
