@@ -49,6 +49,7 @@ import { Layer } from './layer.js';
 import { countedStream } from './metrics/counted-stream.js';
 import { meteredRegistries } from './metrics/metered-registry.js';
 import { Metrics } from './metrics/metrics.js';
+import { Mirror, upstreamHost } from './mirror/mirror.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import type { PruneOptions, PruneReport } from './policy/prune.js';
 import { Retention, type Reclaimable, type RetentionOptions } from './policy/retention.js';
@@ -519,6 +520,26 @@ export class LayerCache {
   /** The cache as a registry: see {@link CacheRegistry}. */
   registry(): Registry {
     return new CacheRegistry(this, this.#layout);
+  }
+
+  /**
+   * A pull-through mirror of a registry, to put behind `createRegistryServer`: see {@link Mirror}.
+   *
+   * @param upstream its host: `docker.io`, `registry.example:5000`
+   * @throws LayercacheError `USAGE`
+   */
+  mirror(upstream: string): Registry {
+    const host = upstreamHost(upstream);
+    return new Mirror({
+      layout: this.#layout,
+      local: this.registry(),
+      upstream: this.#registryOf(host),
+      host,
+      tags: this.tags,
+      metrics: this.metrics,
+      fetch: (blob, signal) => this.#blobs.fetch(blob, { signal }),
+      renew: (named) => this.#retention.renew(named),
+    }).registry();
   }
 
   /**

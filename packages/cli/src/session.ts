@@ -1,8 +1,8 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { LayerCache, type RegistryFactory } from '@layercache/cache';
+import { LayerCache } from '@layercache/cache';
 import type { Logger } from '@layercache/oci';
-import { RegistryClient } from '@layercache/registry';
+import { RegistryClient, type RetryOptions } from '@layercache/registry';
 import type { Command } from 'commander';
 import { stderrLogger, type LogLevel } from './logger.js';
 import { createOutput, type Output } from './output.js';
@@ -15,6 +15,13 @@ interface GlobalOptions {
   readonly quiet?: boolean;
   readonly logLevel: LogLevel;
   readonly plainHttp?: boolean;
+}
+
+/** How a command wants its cache. */
+export interface CacheOptions {
+  readonly create?: boolean;
+  readonly staleIfError?: boolean;
+  readonly retry?: RetryOptions;
 }
 
 /** What a command works with: one run of the program. */
@@ -39,14 +46,12 @@ export class Session {
   }
 
   /** Opens the cache for as long as `work` takes. */
-  async withCache<T>(
-    work: (cache: LayerCache) => Promise<T>,
-    options: { readonly create?: boolean } = {},
-  ): Promise<T> {
+  async withCache<T>(work: (cache: LayerCache) => Promise<T>, options: CacheOptions = {}): Promise<T> {
     const cache = await LayerCache.open(this.cacheDir, {
       create: options.create ?? true,
       logger: this.logger,
-      registry: this.registryOf,
+      registry: (host) => this.client(host, options.retry),
+      staleIfError: options.staleIfError ?? false,
     });
     try {
       return await work(cache);
@@ -55,13 +60,12 @@ export class Session {
     }
   }
 
-  readonly registryOf: RegistryFactory = (host) => this.client(host);
-
-  client(host: string): RegistryClient {
+  client(host: string, retry?: RetryOptions): RegistryClient {
     const client =
       this.#clients.get(host) ??
       new RegistryClient(host, {
         logger: this.logger,
+        ...(retry === undefined ? {} : { retry }),
         ...(this.#options.plainHttp === true ? { plainHttp: true } : {}),
       });
     this.#clients.set(host, client);

@@ -13,14 +13,21 @@ export class RegistryError extends LayercacheError {
   readonly status: number | undefined;
   /** What the registry said of it, in its own words. */
   readonly reported: readonly ReportedError[];
+  /** Milliseconds after which it may be asked again, where it said so. */
+  readonly retryAfter: number | undefined;
 
   constructor(
     code: ErrorCode,
     message: string,
-    detail: { readonly status?: number; readonly reported?: readonly ReportedError[] } & ErrorOptions = {},
+    detail: {
+      readonly status?: number;
+      readonly reported?: readonly ReportedError[];
+      readonly retryAfter?: number | undefined;
+    } & ErrorOptions = {},
   ) {
     super(code, message, detail);
     this.status = detail.status;
     this.reported = detail.reported ?? [];
+    this.retryAfter = detail.retryAfter;
   }
 }

@@ -51,11 +51,13 @@ export class Metrics implements MetricsRecorder {
     this.#underWay += 1;
     this.#own.peak('operations', this.#underWay);
     this.#unsaved.peak('operations', this.#underWay);
-    let failed = true;
+    let failed = false;
     try {
-      const result = await work();
-      failed = false;
-      return result;
+      return await work();
+    } catch (error) {
+      // To find nothing is an answer, and to be called off is no fault.
+      failed = !isLayercacheError(error, 'NOT_FOUND', 'ABORTED');
+      throw error;
     } finally {
       this.#underWay -= 1;
       this.#ended(operation, performance.now() - start, failed);

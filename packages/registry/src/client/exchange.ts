@@ -141,7 +141,7 @@ export class Exchanger {
     return new RegistryError(
       codeOf(status, reported),
       `${where} failed with status ${status}${said === '' ? '' : `: ${oneLine(said)}`}${hintOf(status, shownUrl(exchange.url))}`,
-      { status, reported },
+      { status, reported, retryAfter: retryAfter(headerOf(response.headers, 'retry-after')) },
     );
   }
 }

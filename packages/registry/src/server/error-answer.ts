@@ -6,6 +6,8 @@ import type { RouteKind } from './route.js';
 export interface ErrorAnswer {
   readonly status: number;
   readonly errors: readonly ReportedError[];
+  /** Seconds. */
+  readonly retryAfter?: number;
 }
 
 /** What is unknown when the registry says NOT_FOUND. */
@@ -39,8 +41,10 @@ export function errorAnswer(error: unknown, kind: RouteKind, writing: boolean): 
   if (error instanceof RegistryError && error.status !== undefined && error.reported.length > 0) {
     // Another registry's failure is not ours: to the client we are a gateway.
     const status = error.status >= 500 ? 502 : error.status;
+    const { retryAfter } = error;
     return {
       status,
+      ...(retryAfter === undefined ? {} : { retryAfter: Math.ceil(retryAfter / 1000) }),
       errors: error.reported.map((each) => ({ ...each, message: each.message ?? error.message })),
     };
   }

@@ -133,8 +133,9 @@ function fail(
 function sendFailure(
   request: IncomingMessage,
   response: ServerResponse,
-  { status, errors }: ErrorAnswer,
+  { status, errors, retryAfter }: ErrorAnswer,
 ): void {
+  if (retryAfter !== undefined) response.setHeader('Retry-After', retryAfter);
   if (request.method === 'HEAD') sendEmpty(response, status);
   else
     sendBytes(response, status, Buffer.from(JSON.stringify({ errors })), {

@@ -1,0 +1,43 @@
+import { expect } from 'chai';
+import { digestOf } from '@layercache/oci';
+import { RegistryClient, noCredentials } from '@layercache/registry';
+import { Bench, finished, firstLine } from './program.js';
+
+describe('serve --upstream', function () {
+  // Each run starts a process.
+  this.timeout(60_000);
+  let bench: Bench;
+  beforeEach(async () => {
+    bench = await Bench.open();
+  });
+  afterEach(() => bench.close());
+
+  it('hands out what the registry has, and keeps it for the time without one', async () => {
+    const image = await bench.pushImage();
+    const server = bench.start('serve', '--upstream', bench.host, '--listen', '127.0.0.1:0');
+    const { host } = new URL(await firstLine(server));
+    const client = new RegistryClient(host, { credentials: noCredentials });
+    const { descriptor, bytes } = await client.fetchManifest('demo/app', '1');
+    expect([descriptor.digest, digestOf(bytes)]).to.deep.equal([image.digest, image.digest]);
+    for (const layer of image.layers) {
+      const { body } = await client.fetchBlob('demo/app', layer.descriptor.digest);
+      const chunks = await body.toArray();
+      expect(digestOf(Buffer.concat(chunks as Buffer[]))).to.equal(layer.descriptor.digest);
+    }
+    const done = finished(server);
+    server.kill('SIGINT');
+    expect((await done).code).to.equal(0);
+    const name = `${bench.host}/demo/app:1`;
+    expect((await bench.run('tag', 'resolve', name, '--offline')).stdout.toString()).to.equal(
+      `${image.digest}\n`,
+    );
+    const tar = await bench.run('get', image.layers[0]!.diffID);
+    expect(digestOf(tar.stdout)).to.equal(image.layers[0]!.diffID);
+    expect((await bench.run('ls', '--images')).stdout.toString()).to.include(name);
+  });
+
+  it('wants a registry, and stale tags only of one', async () => {
+    expect((await bench.run('serve', '--upstream', 'alpine')).code).to.equal(2);
+    expect((await bench.run('serve', '--stale-if-error')).code).to.equal(2);
+  });
+});
