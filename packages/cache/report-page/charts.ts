@@ -34,7 +34,7 @@ export function drawCharts(data: ReportData): void {
     'Bytes on disk by kind of blob',
     data.kinds
       .filter(({ blobs }) => blobs > 0)
-      .map(({ kind, blobs, size, reclaimable = 0 }) => ({
+      .map(({ kind, blobs, size, reclaimable }) => ({
         label: kind,
         kind,
         value: size,
@@ -52,7 +52,7 @@ export function drawCharts(data: ReportData): void {
       text: `${showBytes(size)} in ${showCount(blobs, 'blob')}`,
     })),
   );
-  if (data.activity !== undefined) drawActivity(data.activity, data.at);
+  drawActivity(data.activity, data.at);
 }
 
 function ageLabel(from: number | null, until: number | null): string {
@@ -61,9 +61,8 @@ function ageLabel(from: number | null, until: number | null): string {
 }
 
 function drawActivity(activity: ReportActivity, at: string): void {
-  const { hits, misses, since, bytesServed, bytesDownloaded, operations } = activity;
+  const { hits, misses, since, operations } = activity;
   const asked = hits + misses;
-  byId('activity-section').hidden = false;
   const span = showDuration(Date.parse(at) - Date.parse(since));
   barChart(byId('hits'), `Hit rate ${showShare(hits, asked)}, counted for ${span}`, [
     {
@@ -79,10 +78,16 @@ function drawActivity(activity: ReportActivity, at: string): void {
       kind: 'miss',
     },
   ]);
-  barChart(byId('traffic'), 'Bytes handed out, and bytes from registries', [
-    { label: 'handed out', value: bytesServed, text: showBytes(bytesServed), kind: 'hit' },
-    { label: 'downloaded', value: bytesDownloaded, text: showBytes(bytesDownloaded), kind: 'miss' },
-  ]);
+  const traffic = [
+    ['handed out', activity.bytesServed, 'hit'],
+    ['not fetched again', activity.bytesSaved, 'hit'],
+    ['downloaded', activity.bytesDownloaded, 'miss'],
+  ] as const;
+  barChart(
+    byId('traffic'),
+    'Bytes handed out, and from registries',
+    traffic.map(([label, value, kind]) => ({ label, value, kind, text: showBytes(value) })),
+  );
   const titles = ['Operation', 'Count', 'Errors', 'p50', 'p95', 'p99'];
   const cells = operations.map(({ name, count, errors, p50, p95, p99 }) => [
     name,

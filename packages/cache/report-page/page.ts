@@ -22,12 +22,12 @@ function drawTotals({ totals, at, activity }: ReportData): void {
       `${totals.proven} proven, ${totals.claimed} claimed, ${totals.unpaired} with one name`,
     ],
   ];
-  if (totals.reclaimable !== undefined) {
-    figures.push([showBytes(totals.reclaimable), 'reclaimable', 'can be had again, or is not needed']);
-  }
-  if (activity !== undefined && activity.hits + activity.misses > 0) {
-    const asked = activity.hits + activity.misses;
-    figures.push([showShare(activity.hits, asked), 'hit rate', `${asked.toLocaleString('en-US')} lookups`]);
+  const asked = activity.hits + activity.misses;
+  if (asked > 0) {
+    const evictions =
+      activity.evictions === 0 ? '' : `, ${activity.evictions.toLocaleString('en-US')} evictions`;
+    const lookups = `${asked.toLocaleString('en-US')} lookups`;
+    figures.push([showShare(activity.hits, asked), 'hit rate', `${lookups}${evictions}`]);
   }
   byId('totals').replaceChildren(
     ...figures.map(([figure, label, detail]) =>

@@ -15,7 +15,7 @@ export interface ReportData {
   readonly sharedOther: number;
   /** What no image needs, by kind. */
   readonly rest: readonly { readonly kind: string; readonly size: number }[];
-  readonly activity?: ReportActivity;
+  readonly activity: ReportActivity;
 }
 
 export interface ReportTotals {
@@ -30,14 +30,14 @@ export interface ReportTotals {
   readonly proven: number;
   readonly claimed: number;
   readonly unpaired: number;
-  readonly reclaimable?: number;
+  readonly reclaimable: number;
 }
 
 export interface ReportKind {
   readonly kind: string;
   readonly blobs: number;
   readonly size: number;
-  readonly reclaimable?: number;
+  readonly reclaimable: number;
 }
 
 export interface ReportAge {
@@ -65,6 +65,7 @@ export interface ReportImage {
   readonly digest: string;
   /** Hostile: anybody may have chosen them. */
   readonly names: readonly string[];
+  readonly pinned: boolean;
   readonly size: number;
   readonly shared: number;
   readonly unique: number;
@@ -75,13 +76,15 @@ export interface ReportImage {
   readonly layers: readonly number[];
 }
 
-/** What was done with the cache. */
+/** What was done with the cache, in all runs of all programs. */
 export interface ReportActivity {
   readonly since: string;
   readonly hits: number;
   readonly misses: number;
   readonly bytesServed: number;
   readonly bytesDownloaded: number;
+  readonly bytesSaved: number;
+  readonly evictions: number;
   readonly operations: readonly {
     readonly name: string;
     readonly count: number;

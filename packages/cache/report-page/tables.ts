@@ -119,6 +119,7 @@ function imageColumns(data: ReportData): Column<ReportImage>[] {
 function nameCell(image: ReportImage): HTMLElement {
   const names = html('span', { class: 'name', title: image.digest });
   names.append(imageName(image));
+  if (image.pinned) names.append(' ', html('em', {}, 'pinned'));
   return names;
 }
 

@@ -32,7 +32,7 @@ import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
 import { cacheReport, type CacheReport } from './insight/report.js';
-import { cacheStats, type CacheStats, type StatsOptions } from './insight/stats.js';
+import { cacheStats, type CacheStats, type StatsOptions, type StatsSubject } from './insight/stats.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import { IndexStore } from './indexes/index-store.js';
 import type { LayerIndexOptions } from './indexes/layer-indexer.js';
@@ -564,18 +564,19 @@ export class LayerCache {
 
   /** The statistics, and an HTML page that shows them with a treemap. The page is whole: it asks for nothing. */
   report(options: StatsOptions = {}): Promise<CacheReport> {
-    return cacheReport(this.#layout, options);
+    return cacheReport({ ...this.#subject, metrics: () => this.metrics.total() }, options);
   }
 
   /** One JSON document for a bug report, free of credentials and of names of people and machines. */
   debugReport(options: DebugReportOptions = {}): Promise<unknown> {
     const verify = (): Promise<VerifyReport> => this.verify({ signal: options.signal });
-    return debugReport({ layout: this.#layout, options: this.#options, verify }, options);
+    const { metrics } = this;
+    return debugReport({ ...this.#subject, options: this.#options, metrics, verify }, options);
   }
 
   /** What is in the cache and what it costs, counted on the disk. No blob counts as used for it. */
   stats(options: StatsOptions = {}): Promise<CacheStats> {
-    return cacheStats(this.#layout, options);
+    return cacheStats(this.#subject, options);
   }
 
   /** Makes index.json, the map and the cache index say what is here. */
@@ -594,6 +595,10 @@ export class LayerCache {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  get #subject(): StatsSubject {
+    return { layout: this.#layout, reclaimable: () => this.reclaimable() };
   }
 
   #locate(target: string): CacheLocation {

@@ -41,7 +41,9 @@ describe('layercache stats', function () {
       expect(code, stderr).to.equal(0);
       expect(stdout.toString()).to.contain(' on disk: ');
       const page = await readFile(file, 'utf8');
-      expect(page).to.match(/^<!doctype html>/).and.to.contain(`${bench.host}/demo/app:1`);
+      expect(page)
+        .to.match(/^<!doctype html>/)
+        .and.to.contain(`${bench.host}/demo/app:1`);
     } finally {
       await bench.close();
     }

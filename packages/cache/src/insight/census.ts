@@ -10,6 +10,7 @@ import {
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { layerRecord } from '../layer-record.js';
+import { isPinned } from '../policy/lifetime.js';
 import { CACHE_TAG } from '../share/cache-index.js';
 import { blobKind, type BlobKind } from './blob-kind.js';
 import { ManifestGraph } from './manifest-graph.js';
@@ -42,6 +43,8 @@ export interface CountedImage {
   readonly digest: Digest;
   /** Sorted; none: nobody named it. */
   readonly names: readonly string[];
+  /** It is kept, whatever room is wanted. */
+  readonly pinned: boolean;
   readonly layers: CountedLayer[];
   readonly blobs: Set<CountedBlob>;
 }
@@ -64,6 +67,7 @@ class CensusTaker {
   readonly blobs = new Map<Digest, CountedBlob>();
   readonly #layout: OciLayout;
   readonly #names = new Map<Digest, string[]>();
+  readonly #pinned = new Set<Digest>();
   readonly #layerIndexes = new Map<Digest, CountedBlob[]>();
   #cacheIndex: Digest | undefined;
 
@@ -115,6 +119,7 @@ class CensusTaker {
       this.#cacheIndex = digest;
       return;
     }
+    if (isPinned(manifest)) this.#pinned.add(digest);
     const names = this.#names.get(digest) ?? [];
     this.#names.set(digest, name === undefined ? names : [...names, name].sort());
   }
@@ -123,6 +128,7 @@ class CensusTaker {
     const image: CountedImage = {
       digest: root,
       names: this.#names.get(root) ?? [],
+      pinned: this.#pinned.has(root),
       layers: [],
       blobs: new Set(),
     };

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { arch, availableParallelism, freemem, platform, release, totalmem } from 'node:os';
-import { indexStats, type OciLayout, type VerifyReport } from '@layercache/layout';
+import { indexStats, type VerifyReport } from '@layercache/layout';
+import type { Metrics } from '../metrics/metrics.js';
 import { ownIdentity, redacted, type Identity } from './redact.js';
-import { cacheStats } from './stats.js';
+import { cacheStats, type StatsSubject } from './stats.js';
 
 export interface DebugReportOptions {
   /** Whether every byte is hashed, which takes as long as the cache is large. Default: true. */
@@ -14,10 +15,10 @@ export interface DebugReportOptions {
 }
 
 /** What the cache that is reported on gives to its report. */
-export interface DebugSubject {
-  readonly layout: OciLayout;
+export interface DebugSubject extends StatsSubject {
   /** How it was opened. */
   readonly options: object;
+  readonly metrics: Metrics;
   readonly verify: () => Promise<VerifyReport>;
 }
 
@@ -27,7 +28,7 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
 
 /**
  * All that a bug report should carry, as one JSON document: versions, platform, options, statistics, what verifying
- * found, the state of index, map and journal. No environment, no content, no annotations; see
+ * found, the state of index, map and journal, metrics. No environment, no content, no annotations; see
  * {@link redacted} for what is taken out of what remains.
  */
 export async function debugReport(subject: DebugSubject, options: DebugReportOptions = {}): Promise<unknown> {
@@ -47,7 +48,8 @@ export async function debugReport(subject: DebugSubject, options: DebugReportOpt
     options: described(subject.options),
     index: indexStats(layout),
     temporaryFiles: layout.temporaryFiles().length,
-    stats: await cacheStats(layout, { top: 20, signal: options.signal }),
+    stats: await cacheStats(subject, { top: 20, signal: options.signal }),
+    metrics: { thisRun: subject.metrics.snapshot(), allRuns: subject.metrics.total() },
     verify: options.verify === false ? 'not asked for' : await subject.verify(),
   };
   return redacted(report, options.identity ?? ownIdentity());

@@ -6,7 +6,7 @@ import { imageStats, type CacheStats } from './stats.js';
 const MAX_IMAGES = 500;
 
 /** What the HTML report shows. */
-export function reportData(census: Census, stats: CacheStats, activity?: ReportActivity): ReportData {
+export function reportData(census: Census, stats: CacheStats, activity: ReportActivity): ReportData {
   const sorted = [...census.images].sort((a, b) => imageStats(b).size - imageStats(a).size);
   const listed = sorted.slice(0, MAX_IMAGES);
   const rest = sorted.slice(MAX_IMAGES);
@@ -26,8 +26,14 @@ export function reportData(census: Census, stats: CacheStats, activity?: ReportA
       images: sorted.length,
       ...deduplication,
       ...pairs,
+      reclaimable: stats.reclaimable.free,
     },
-    kinds: stats.kinds.map(({ kind, blobs: count, size }) => ({ kind, blobs: count, size })),
+    kinds: stats.kinds.map(({ kind, blobs: count, size, reclaimable }) => ({
+      kind,
+      blobs: count,
+      size,
+      reclaimable,
+    })),
     ages: stats.ages.map(({ until, ...band }) => ({ until: until ?? null, ...band })),
     layers: layers.counted.map(({ digest, diffID, forms }) => ({
       digest,
@@ -47,7 +53,7 @@ export function reportData(census: Census, stats: CacheStats, activity?: ReportA
       );
       return size > 0 ? [{ kind, size }] : [];
     }),
-    ...(activity === undefined ? {} : { activity }),
+    activity,
   };
 }
 
@@ -65,11 +71,12 @@ class LayerList {
 }
 
 function describeImage(image: CountedImage, layers: LayerList): ReportImage {
-  const { digest, names, size, shared, unique, usedAt } = imageStats(image);
+  const { digest, names, pinned, size, shared, unique, usedAt } = imageStats(image);
   const inLayers = new Set(image.layers.flatMap(({ forms }) => forms));
   return {
     digest,
     names,
+    pinned,
     size,
     shared,
     unique,

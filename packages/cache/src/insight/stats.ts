@@ -1,6 +1,7 @@
 import type { Digest } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { layerNames, layerRecord } from '../layer-record.js';
+import type { Reclaimable } from '../policy/retention.js';
 import { BLOB_KINDS, type BlobKind } from './blob-kind.js';
 import { takeCensus, type Census, type CountedBlob, type CountedImage } from './census.js';
 import { diskUse, type DiskUse } from './folder-size.js';
@@ -22,6 +23,8 @@ export interface CacheStats {
   readonly absent: number;
   readonly disk: DiskUse;
   readonly kinds: readonly KindStats[];
+  /** What a prune could take out. */
+  readonly reclaimable: Reclaimable;
   readonly deduplication: Deduplication;
   readonly pairs: PairStats;
   /** The largest first. */
@@ -39,6 +42,8 @@ export interface KindStats {
   readonly entries: number;
   readonly blobs: number;
   readonly size: number;
+  /** Of `size`: what can be made again from what is here, and what nothing leads to. */
+  readonly reclaimable: number;
 }
 
 export interface Deduplication {
@@ -61,6 +66,7 @@ export interface PairStats {
 export interface ImageStats {
   readonly digest: Digest;
   readonly names: readonly string[];
+  readonly pinned: boolean;
   readonly layers: number;
   readonly size: number;
   /** Of `size`: what other images need as well. */
@@ -92,15 +98,22 @@ const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const AGES = [HOUR, DAY, 7 * DAY, 30 * DAY, 90 * DAY, undefined];
 
-export async function cacheStats(layout: OciLayout, options: StatsOptions = {}): Promise<CacheStats> {
-  return statsOf(layout, await takeCensus(layout, options.signal), options);
+/** The cache that is looked at. */
+export interface StatsSubject {
+  readonly layout: OciLayout;
+  readonly reclaimable: () => Promise<Reclaimable>;
+}
+
+export async function cacheStats(subject: StatsSubject, options: StatsOptions = {}): Promise<CacheStats> {
+  return statsOf(subject, await takeCensus(subject.layout, options.signal), options);
 }
 
 export async function statsOf(
-  layout: OciLayout,
+  { layout, reclaimable }: StatsSubject,
   census: Census,
   { top = 10 }: StatsOptions = {},
 ): Promise<CacheStats> {
+  const free = await reclaimable();
   const at = new Date();
   const blobs = [...census.blobs.values()];
   const here = blobs.filter(({ size }) => size !== undefined);
@@ -111,7 +124,8 @@ export async function statsOf(
     blobs: here.length,
     absent: blobs.length - here.length,
     disk: await diskUse(layout.dir),
-    kinds: BLOB_KINDS.map((kind) => kindStats(kind, blobs)),
+    kinds: BLOB_KINDS.map((kind) => kindStats(kind, blobs, free)),
+    reclaimable: free,
     deduplication: deduplication(census.images, here),
     pairs: pairStats(layout),
     images: census.images.map(imageStats).sort((a, b) => b.size - a.size || compare(a, b)),
@@ -126,10 +140,20 @@ export async function statsOf(
   };
 }
 
-function kindStats(kind: BlobKind, blobs: readonly CountedBlob[]): KindStats {
+function kindStats(kind: BlobKind, blobs: readonly CountedBlob[], { byKind }: Reclaimable): KindStats {
   const own = blobs.filter((blob) => blob.kind === kind);
   const here = own.filter(({ size }) => size !== undefined);
-  return { kind, entries: sum(own, (blob) => blob.entries), ...total(here) };
+  const free: Partial<Record<BlobKind, number>> = {
+    tar: byKind.tar,
+    'layer index': byKind['layer-index'],
+    other: byKind.orphan,
+  };
+  return {
+    kind,
+    entries: sum(own, (blob) => blob.entries),
+    ...total(here),
+    reclaimable: free[kind] ?? 0,
+  };
 }
 
 function deduplication(images: readonly CountedImage[], here: readonly CountedBlob[]): Deduplication {
@@ -153,17 +177,20 @@ function pairStats(layout: OciLayout): PairStats {
   return pairs;
 }
 
-export function imageStats({ digest, names, layers, blobs }: CountedImage): ImageStats {
+export function imageStats({ digest, names, pinned, layers, blobs }: CountedImage): ImageStats {
   const all = [...blobs];
   const own = all.filter(({ images }) => images.size === 1);
   const size = sum(all, bytes);
   const unique = sum(own, bytes);
-  const times = (own.length > 0 ? own : all).flatMap(({ usedAt }) => usedAt ?? []);
+  // Manifests are read by pushes and commits too.
+  const isUse = ({ kind }: CountedBlob): boolean => kind !== 'manifest';
+  const used = own.some(isUse) ? own.filter(isUse) : all;
+  const times = used.flatMap(({ usedAt }) => usedAt ?? []);
   const usedAt = times.reduce<Date | undefined>(
     (latest, time) => (latest === undefined || time > latest ? time : latest),
     undefined,
   );
-  return { digest, names, layers: layers.length, size, shared: size - unique, unique, usedAt };
+  return { digest, names, pinned, layers: layers.length, size, shared: size - unique, unique, usedAt };
 }
 
 function ageBands(here: readonly CountedBlob[], now: Date): AgeBand[] {

@@ -30,6 +30,8 @@ describe('a debug report', () => {
     expect(report).to.have.nested.property('index.map.state', 'current');
     expect(report).to.have.nested.property('stats.blobs', (await cache.stats()).blobs);
     expect(report).to.have.nested.property('verify.ok', true);
+    expect(report).to.have.nested.property('metrics.thisRun.operations.add.count', 1);
+    expect(report).to.have.nested.property('metrics.allRuns.operations.add.count', 1);
     expect(report).to.have.nested.property('platform.disk.total').that.is.greaterThan(0);
   });
 

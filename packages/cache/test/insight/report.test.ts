@@ -54,6 +54,15 @@ describe('the HTML report', () => {
     expect(has(image!.inside!())).to.equal(true);
   });
 
+  it('says what was done with the cache in all its runs', async () => {
+    const cache = await cacheOfBoth();
+    const { counters } = cache.metrics.total();
+    const { activity } = dataIn((await cache.report()).html);
+    expect(activity).to.deep.include({ hits: counters.hits, misses: counters.misses });
+    expect(activity.bytesDownloaded).to.equal(counters.bytesDownloaded).and.to.be.greaterThan(0);
+    expect(activity.operations.find(({ name }) => name === 'add')).to.include({ count: 2, errors: 0 });
+  });
+
   it('is one file: no address in it but that of a namespace, and a policy that lets nothing through', async () => {
     const { html } = await (await cacheOfBoth()).report();
     const addresses = html.match(/\b[a-z]+:\/\/[^\s'"`)]+/g) ?? [];

@@ -58,8 +58,13 @@ function print(output: Output, stats: CacheStats): void {
   if (unreferenced.blobs > 0) {
     output.line(`no image needs ${plural(unreferenced.blobs, 'blob')} of ${formatBytes(unreferenced.size)}`);
   }
-  table(output, ['KIND', 'BLOBS', 'SIZE'], stats.kinds, ({ kind, blobs, size }) =>
-    blobs === 0 ? undefined : [kind, String(blobs), formatBytes(size)],
+  output.line(`${formatBytes(stats.reclaimable.free)} can be made again, or nothing leads to it`);
+  table(
+    output,
+    ['KIND', 'BLOBS', 'SIZE', 'RECLAIMABLE'],
+    stats.kinds,
+    ({ kind, blobs, size, reclaimable }) =>
+      blobs === 0 ? undefined : [kind, String(blobs), formatBytes(size), formatBytes(reclaimable)],
   );
   table(output, ['SIZE', 'SHARED', 'UNIQUE', 'LAYERS', 'LAST USE', 'IMAGE'], stats.images, (image) => [
     formatBytes(image.size),
@@ -67,7 +72,7 @@ function print(output: Output, stats: CacheStats): void {
     formatBytes(image.unique),
     String(image.layers),
     age(image.usedAt, stats.at),
-    image.names.join(' ') || shortDigest(image.digest),
+    `${image.names.join(' ') || shortDigest(image.digest)}${image.pinned ? ' (pinned)' : ''}`,
   ]);
   table(output, ['SIZE', 'KIND', 'IMAGES', 'LAST USE', 'LARGEST BLOBS'], stats.top, (blob) => [
     formatBytes(blob.size),
