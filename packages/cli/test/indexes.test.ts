@@ -66,6 +66,11 @@ describe('the commands that look into layers', function () {
     }
   });
 
+  it('takes the platform that is said, and none that is no platform', async () => {
+    expect((await bench.run('index', image, '--platform', 'linux')).code).to.equal(2);
+    expect((await bench.run('files', image, '--platform', 'linux/amd64')).code).to.equal(0);
+  });
+
   it('files lists the merged image, as text, JSON or mtree', async () => {
     const text = await run('files', image);
     expect(text.split('\n').map((line) => line.split(' ').slice(-1)[0])).to.deep.equal([

@@ -22,11 +22,20 @@ export const index: CommandModule = {
     await session.withCache(
       async (cache) => {
         if (!output.json) output.line(`indexing ${what}`);
+        const progress = session.progress();
         const start = performance.now();
-        const report = await cache.index(what, {
-          platform: platform === undefined ? undefined : parsePlatform(platform),
-          signal: session.signal,
-        });
+        const report = await cache
+          .index(what, {
+            platform: platform === undefined ? undefined : parsePlatform(platform),
+            signal: session.signal,
+            onProgress: ({ descriptor, read, state }) => {
+              if (state === 'reading') progress.update(descriptor, read);
+              else progress.done(descriptor);
+            },
+          })
+          .finally(() => {
+            progress.stop();
+          });
         const milliseconds = performance.now() - start;
         if (output.json) {
           output.document({ ...report, milliseconds });
