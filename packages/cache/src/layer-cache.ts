@@ -150,7 +150,7 @@ export class LayerCache {
       image: (name) => this.image(name),
       find: (key, signal) => this.find(key, { signal }),
     });
-    this.#memory = new RemoteMemory(layout.dir);
+    this.#memory = new RemoteMemory(layout);
     this.tags = new TagResolver({
       layout,
       registryOf: this.#registryOf,

@@ -85,14 +85,14 @@ export class LayoutState {
     };
     this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
     this.#snapshot = openSnapshot(this.#files, this.#paths);
+    options.space?.expect(this.#spaceForCommit());
   }
 
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
     if (this.#snapshot.isCurrent()) return;
     try {
-      await this.#makeRoomFor([]);
-      await this.#exclusive('opening', () => this.#commit());
+      await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
       if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
       this.#options.logger.debug({ message: 'side state kept in memory', error });
@@ -133,10 +133,11 @@ export class LayoutState {
 
   /** Appends changes to the journal. Resolved means that every process sees them. */
   async append(changes: readonly Change[]): Promise<void> {
-    await this.#makeRoomFor(changes);
-    const max = this.#options.space?.maxEntries ?? Infinity;
-    if (max < Infinity) await this.#appendCounted(changes, max);
-    else await this.#appendShared(changes);
+    await this.#withRoomFor(changes, async () => {
+      const max = this.#options.space?.maxEntries ?? Infinity;
+      if (max < Infinity) await this.#appendCounted(changes, max);
+      else await this.#appendShared(changes);
+    });
     if (this.#wroteAt !== 0) this.#commitWhenDue();
   }
 
@@ -180,10 +181,10 @@ export class LayoutState {
     return reader.header.recordCount + table.growth + added.size - derived.length;
   }
 
-  async #makeRoomFor(changes: readonly Change[]): Promise<void> {
+  #withRoomFor<T>(changes: readonly Change[], run: () => Promise<T>): Promise<T> {
     const { space } = this.#options;
-    if (space === undefined) return;
-    await space.makeSideRoom(spaceForChanges(changes), this.#spaceForCommit(changes));
+    if (space === undefined) return run();
+    return space.withSideRoom(spaceForChanges(changes), this.#spaceForCommit(changes), run);
   }
 
   #spaceForCommit(changes: readonly Change[] = []): number {
@@ -275,8 +276,7 @@ export class LayoutState {
     const { table } = this.#snapshot;
     // Asked of the disk now, however lately a lookup did: who commits wants to see what others just wrote.
     if (table.size === 0 && this.#snapshot.isCurrent() && this.#snapshot.isOnDisk()) return;
-    await this.#makeRoomFor([]);
-    await this.#exclusive('commit', () => this.#commit());
+    await this.#withRoomFor([], () => this.#exclusive('commit', () => this.#commit()));
   }
 
   async close(): Promise<void> {

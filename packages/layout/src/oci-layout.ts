@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
@@ -36,6 +36,7 @@ import { folderSize } from './space/folder-size.js';
 import { limitedFiles } from './space/limited-files.js';
 import type { LimitOptions } from './space/limits.js';
 import { Space } from './space/space.js';
+import { SideFolder, type SideFolderOptions, type WithRoom } from './side-folder.js';
 import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
 import { TempFiles, type PartialFile } from './temp-files.js';
 
@@ -131,7 +132,8 @@ export class OciLayout {
             `there is no layout in ${dir}; create it, or choose another folder`,
           );
         }
-        await createLayoutFile(files, temps, dir);
+        const create = (): Promise<void> => createLayoutFile(files, temps, dir);
+        await (space?.withSideRoom(layoutFileText.length, undefined, create) ?? create());
       }
       const layout = new OciLayout(dir, files, temps, space, options);
       try {
@@ -424,6 +426,53 @@ export class OciLayout {
     return this.#temps.names();
   }
 
+  /** Small files beside the layout, written within its limits. */
+  sideFolder(name: string, options: Pick<SideFolderOptions, 'maxSize' | 'lockTimeout'> = {}): SideFolder {
+    return new SideFolder(this.dir, name, { ...options, files: this.#files, withRoom: this.#withRoom });
+  }
+
+  /**
+   * Replaces a file of the side state, within the limits.
+   *
+   * @param path below `.layercache/`
+   * @throws LayercacheError `CACHE_FULL`, `STORAGE`
+   */
+  async replaceSideFile(path: string, bytes: Uint8Array): Promise<void> {
+    const target = this.#sidePath(path);
+    try {
+      await this.#withRoom(bytes.byteLength, async () => {
+        await this.#files.mkdir(dirname(target));
+        const temp = await this.#temps.create();
+        try {
+          await writeFully(this.#files, temp.fd, bytes, 0);
+          await this.#files.rename(temp.path, target);
+        } finally {
+          await this.#temps.discard(temp);
+        }
+      });
+    } catch (error) {
+      throw storageError(error, `write ${target}`);
+    }
+  }
+
+  /** @throws LayercacheError `STORAGE` */
+  async removeSideFile(path: string): Promise<void> {
+    try {
+      await this.#files.unlink(this.#sidePath(path));
+    } catch (error) {
+      if (!isSystemError(error, 'ENOENT')) throw storageError(error, `remove ${path}`);
+    }
+  }
+
+  #sidePath(path: string): string {
+    const target = join(this.dir, '.layercache', path);
+    if (path.split('/').every((name) => /^[a-z0-9-]+$/.test(name))) return target;
+    throw new TypeError(`${JSON.stringify(path)} is no path of the side state`);
+  }
+
+  readonly #withRoom: WithRoom = (bytes, write) =>
+    this.#space === undefined ? write() : this.#space.withSideRoom(bytes, undefined, write);
+
   /** Interrupted downloads that nobody goes on with. */
   partialFiles(): PartialFile[] {
     return this.#temps.partials();
@@ -464,9 +513,7 @@ async function openSpace(
   const { limits, create = true, lockTimeout = LOCK_TIMEOUT } = options;
   if (limits === undefined || (!isThere && !create)) return undefined;
   try {
-    const space = await Space.open(files, dir, limits, lockTimeout);
-    if (!isThere) await space.makeSideRoom(layoutFileText.length, 0);
-    return space;
+    return await Space.open(files, dir, limits, lockTimeout);
   } catch (error) {
     if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) return undefined;
     throw error;

@@ -3,6 +3,8 @@ import { isSystemError, nodeFileSystem, storageError, writeFully, type FileSyste
 import { LayoutLock } from './lock.js';
 import { TempFiles } from './temp-files.js';
 
+export type WithRoom = (bytes: number, write: () => Promise<void>) => Promise<void>;
+
 export interface SideFolderOptions {
   /** Bytes of a file. A larger one was not written by us, and counts as absent. Default 1 MiB. */
   readonly maxSize?: number;
@@ -10,6 +12,8 @@ export interface SideFolderOptions {
   readonly lockTimeout?: number;
   /** The disk. Default: the real one. */
   readonly files?: FileSystem;
+  /** Writes as many bytes once there is room for them, where room is limited. */
+  readonly withRoom?: WithRoom | undefined;
 }
 
 const NAME = /^[a-z0-9-]{1,64}$/;
@@ -25,6 +29,7 @@ export class SideFolder {
   readonly #temps: TempFiles;
   readonly #lock: LayoutLock;
   readonly #maxSize: number;
+  readonly #withRoom: WithRoom;
 
   /** @param name letters, digits and dashes */
   constructor(layoutDir: string, name: string, options: SideFolderOptions = {}) {
@@ -32,6 +37,7 @@ export class SideFolder {
     this.#dir = join(layoutDir, '.layercache', checkedName(name));
     this.#temps = new TempFiles(this.#files, layoutDir);
     this.#maxSize = options.maxSize ?? 1024 * 1024;
+    this.#withRoom = options.withRoom ?? ((_bytes, write) => write());
     this.#lock = new LayoutLock(this.#files, join(this.#dir, '.lock'), options.lockTimeout ?? 10_000);
   }
 
@@ -60,7 +66,7 @@ export class SideFolder {
     try {
       await this.#lock.exclusive(`changing ${name}`, async () => {
         const bytes = change(this.read(name));
-        if (bytes !== undefined) await this.#replace(path, bytes);
+        if (bytes !== undefined) await this.#withRoom(bytes.byteLength, () => this.#replace(path, bytes));
       });
     } catch (error) {
       throw storageError(error, `write ${path}`);

@@ -15,8 +15,6 @@ export type ErrorCode =
   | 'DIGEST_MISMATCH'
   /** Decompressed bytes do not hash to the diffID that was claimed for them. */
   | 'DIFFID_MISMATCH'
-  /** The time that was set for an image is over. */
-  | 'EXPIRED'
   /** A descriptor, manifest, index or image config does not follow the OCI image specification. */
   | 'DOCUMENT_INVALID'
   /** A compressed stream is truncated, corrupt, or in an encoding that is not supported. */
@@ -29,7 +27,7 @@ export type ErrorCode =
   | 'LOCK_TIMEOUT'
   /** Nothing is known under that digest, diffID, tag or name. */
   | 'NOT_FOUND'
-  /** What is known is older than it may be, and asking again was ruled out. */
+  /** What is known is older than it may be, and asking again was ruled out; the time of an image is over. */
   | 'EXPIRED'
   /** What is known was declared invalid, and asking again was ruled out. */
   | 'INVALIDATED'

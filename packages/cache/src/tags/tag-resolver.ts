@@ -82,7 +82,7 @@ export class TagResolver {
 
   constructor(context: TagContext) {
     this.#context = context;
-    this.#store = new TagStore(context.layout.dir, context.logger);
+    this.#store = new TagStore(context.layout, context.logger);
     this.#now = context.now ?? Date.now;
   }
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { isLayercacheError, type Logger } from '@layercache/oci';
-import { SideFolder } from '@layercache/layout';
+import type { OciLayout, SideFolder } from '@layercache/layout';
 import { decodeTagRecord, encodeTagRecord, type TagRecord } from './tag-record.js';
 
 /** Bytes. Twenty sightings take about 5 kB. */
@@ -14,9 +14,8 @@ export class TagStore {
   readonly #folder: SideFolder;
   readonly #logger: Logger;
 
-  /** @param cacheDir the folder of the cache */
-  constructor(cacheDir: string, logger: Logger) {
-    this.#folder = new SideFolder(cacheDir, 'tags', { maxSize: MAX_RECORD_SIZE });
+  constructor(layout: OciLayout, logger: Logger) {
+    this.#folder = layout.sideFolder('tags', { maxSize: MAX_RECORD_SIZE });
     this.#logger = logger;
   }
 
@@ -44,7 +43,7 @@ export class TagStore {
         return after === before ? undefined : encodeTagRecord(after);
       });
     } catch (error) {
-      if (!isLayercacheError(error, 'STORAGE', 'LOCK_TIMEOUT')) throw error;
+      if (!isLayercacheError(error, 'STORAGE', 'LOCK_TIMEOUT', 'CACHE_FULL')) throw error;
       this.#logger.debug({ message: 'tag not recorded', reference: name, error: error.message });
     }
     before ??= decoded(this.#folder.read(fileName(name)));

@@ -56,6 +56,8 @@ export class Space {
   /** How much of them was in reserve when this handle last looked. Whoever takes it puts it back. */
   #reserveSeen = 0;
   #borrowed = false;
+  /** Bytes of the side account that callers count on. */
+  #promised = 0;
 
   private constructor(
     files: FileSystem,
@@ -124,16 +126,29 @@ export class Space {
     };
   }
 
-  /**
-   * Makes sure that a change of the entries finds room, and the commit that folds it as well.
-   *
-   * @param journal bytes that are appended now
-   * @param commit bytes that a commit may then need
-   */
-  async makeSideRoom(journal: number, commit: number): Promise<void> {
+  /** @param commit bytes that a commit would need now: they are kept in reserve from the first room on */
+  expect(commit: number): void {
     this.#need = commit;
-    if (this.#side.left >= journal && this.#reserveSeen >= commit) return;
-    await this.#fill(this.#side, Math.max(0, journal - this.#side.left) + this.#chunk);
+  }
+
+  /**
+   * Does something that writes to the journal, or to small files of the side state, once there is room for it and for
+   * a commit after it.
+   *
+   * @param bytes that are written now
+   * @param commit bytes that a commit may then need; undefined: no more than before
+   */
+  async withSideRoom<T>(bytes: number, commit: number | undefined, run: () => Promise<T>): Promise<T> {
+    this.#need = commit ?? this.#need;
+    this.#promised += bytes;
+    try {
+      if (this.#side.left < this.#promised || this.#reserveSeen < this.#need) {
+        await this.#fill(this.#side, Math.max(0, this.#promised - this.#side.left) + this.#chunk);
+      }
+      return await run();
+    } finally {
+      this.#promised -= bytes;
+    }
   }
 
   /**
@@ -146,7 +161,7 @@ export class Space {
     await this.#ledger.locked(() => {
       this.#need = commit;
       this.#borrowed = true;
-      const missing = Math.max(0, commit - this.#side.left - this.#ledger.reserve);
+      const missing = Math.max(0, commit - (this.#side.left - this.#promised) - this.#ledger.reserve);
       const { total } = this.#ledger;
       const more = overdraw || total + missing <= this.maxSize ? missing : 0;
       this.#ledger.total = total + more;
@@ -237,7 +252,7 @@ export class Space {
 
   /** Under the lock of the ledger. */
   #giveBack(): void {
-    const surplus = this.#borrowed ? 0 : Math.max(0, this.#side.left - this.#chunk);
+    const surplus = this.#borrowed ? 0 : Math.max(0, this.#side.left - Math.max(this.#chunk, this.#promised));
     this.#side.left -= surplus;
     this.#record();
     if (surplus > 0) this.#ledger.total -= surplus;
@@ -249,19 +264,21 @@ export class Space {
     for (;;) {
       throwIfAborted(signal);
       if (bytes + this.#need > this.maxSize) throw this.#full(bytes);
-      if ((await this.#oneByOne(() => this.#tryFill(account, bytes))) === 'freed') return;
+      if (await this.#oneByOne(() => this.#tryFill(account, bytes))) return;
       if (growing || account.derived || Date.now() > deadline || !this.#othersAreBusy())
         throw this.#full(bytes);
       await delay(POLL, signal);
     }
   }
 
-  async #tryFill(account: Account, bytes: number): Promise<RoomMade> {
+  async #tryFill(account: Account, bytes: number): Promise<boolean> {
     for (;;) {
-      const shortage = await this.#ledger.locked(() => this.#take(account, bytes));
-      if (shortage === undefined) return 'freed';
-      if ((await this.makeRoom(shortage)) === 'freed') continue;
-      if (!(await this.#ledger.locked(() => this.#ledger.reclaim()))) return 'busy';
+      const shortage = await this.#ledger.locked(() => {
+        const short = this.#take(account, bytes);
+        return short !== undefined && this.#ledger.reclaim() ? this.#take(account, bytes) : short;
+      });
+      if (shortage === undefined) return true;
+      if ((await this.makeRoom(shortage)) === 'busy') return false;
     }
   }
 
@@ -288,7 +305,7 @@ export class Space {
   #missingOnDisk(more: number): number {
     const { minFree } = this.#limits;
     if (minFree === undefined) return 0;
-    const promised = this.#credit() + this.#ledger.others().credit;
+    const promised = this.#credit() + this.#ledger.others().credit + this.#ledger.reserve;
     return minFree + promised + more - this.#files.freeSpaceSync(this.#dir);
   }
 

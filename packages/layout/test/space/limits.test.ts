@@ -109,6 +109,32 @@ describe('a limited layout', function () {
     });
   });
 
+  it('that is full when it is opened has not a byte more either', async () => {
+    await inScratch(async (dir) => {
+      const first = await openLimited(dir, { maxSize: 4 * MiB });
+      const full: Descriptor[] = [];
+      for (let n = 0; n < 60; n++) full.push(await first.put(randomBytes(100_000)));
+      await first.layout.close();
+      const disk = new CountingDisk(dir);
+      let next = 0;
+      const layout: OciLayout = await OciLayout.open(dir, {
+        files: disk.files,
+        limits: {
+          maxSize: 4 * MiB,
+          makeRoom: async () => {
+            const gone = await layout.evict(full.slice(next, ++next).map(({ digest }) => digest));
+            return gone.length > 0 || next < full.length ? 'freed' : 'busy';
+          },
+        },
+      });
+      const large = randomBytes(MiB);
+      await layout.write(large);
+      await layout.put(blobOf(large));
+      await layout.close();
+      expect(disk.most).to.be.at.most(4 * MiB);
+    });
+  });
+
   it('counts what is there when it is opened, exactly', async () => {
     await inScratch(async (dir) => {
       const first = await OciLayout.open(dir);
