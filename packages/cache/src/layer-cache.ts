@@ -127,6 +127,7 @@ export class LayerCache {
   readonly #tier: RemoteTier | undefined;
   readonly #writeBack: WriteBack | undefined;
   readonly #retention: Retention;
+  #closing: Promise<void> | undefined;
 
   private constructor(layout: OciLayout, options: LayerCacheOptions, metrics: Metrics) {
     this.metrics = metrics;
@@ -188,6 +189,7 @@ export class LayerCache {
         metrics.stored(size);
       },
     });
+    metrics.keepIn(layout);
     try {
       cache = new LayerCache(layout, options, metrics);
       await cache.#retention.settle();
@@ -585,12 +587,22 @@ export class LayerCache {
   }
 
   /** Waits for what is written back, commits, and lets go of everything. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     await this.#writeBack?.end();
     await this.#retention.close();
     this.tags.close();
-    await this.#layout.close();
-    await this.metrics.close();
+    try {
+      // What it writes is counted, too.
+      await this.#layout.sync();
+      await this.metrics.close();
+    } finally {
+      await this.#layout.close();
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -161,7 +161,8 @@ export class Pairing {
     const tar = Readable.from(decompress(form, compressed, `layer ${descriptor.digest}`), {
       objectMode: false,
     });
-    // Also when nobody ever reads.
+    // Also when nobody ever reads. Who does hears of an error from the tar.
+    compressed.on('error', () => undefined);
     tar.once('close', () => compressed.destroy());
     return tar;
   }

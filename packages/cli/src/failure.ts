@@ -32,6 +32,7 @@ export function report(error: unknown, json: boolean): number {
     case 'REFERENCE_INVALID':
       return ExitCode.usage;
     case 'NOT_FOUND':
+    case 'EXPIRED':
       return ExitCode.notFound;
     case 'ABORTED':
       return ExitCode.interrupted;

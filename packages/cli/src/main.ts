@@ -17,6 +17,10 @@ function createProgram(signal: AbortSignal): Command {
     .option('--json', 'print data and errors as JSON')
     .option('--quiet', 'print nothing but data and errors')
     .addOption(new Option('--log-level <level>', 'what to log to stderr').choices(LOG_LEVELS).default('warn'))
+    .option(
+      '--limit <size>',
+      'bytes that the cache may take on disk: 20GB, 512MiB (default: $LAYERCACHE_LIMIT)',
+    )
     .option('--plain-http', 'talk HTTP without TLS to any registry, not only to loopback')
     .showHelpAfterError('(layercache --help shows the commands, layercache COMMAND --help what one takes)')
     .exitOverride();

@@ -1,9 +1,10 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { LayerCache } from '@layercache/cache';
+import { LayerCache, type Limits } from '@layercache/cache';
 import type { Logger } from '@layercache/oci';
 import { RegistryClient, type RetryOptions } from '@layercache/registry';
 import type { Command } from 'commander';
+import { parseSize } from './quantity.js';
 import { stderrLogger, type LogLevel } from './logger.js';
 import { createOutput, type Output } from './output.js';
 import { createProgress, createStepProgress, type Progress, type StepProgress } from './progress.js';
@@ -15,6 +16,7 @@ interface GlobalOptions {
   readonly quiet?: boolean;
   readonly logLevel: LogLevel;
   readonly plainHttp?: boolean;
+  readonly limit?: string;
 }
 
 /** How a command wants its cache. */
@@ -52,12 +54,21 @@ export class Session {
       logger: this.logger,
       registry: (host) => this.client(host, options.retry),
       staleIfError: options.staleIfError ?? false,
+      limits: this.#limits(),
     });
     try {
       return await work(cache);
     } finally {
       await cache.close();
     }
+  }
+
+  /** A limit holds in every process that has it, so the variable is the way to give it for good. */
+  #limits(): Limits | undefined {
+    const { limit } = this.#options;
+    if (limit !== undefined) return { maxSize: parseSize(limit, '--limit') };
+    const variable = process.env.LAYERCACHE_LIMIT ?? '';
+    return variable === '' ? undefined : { maxSize: parseSize(variable, 'LAYERCACHE_LIMIT') };
   }
 
   client(host: string, retry?: RetryOptions): RegistryClient {

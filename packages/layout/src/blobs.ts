@@ -250,7 +250,12 @@ export class Blobs {
     let room: Room | undefined;
     let temp: Temp | undefined;
     try {
-      room = await takeRoom?.(known);
+      try {
+        room = await takeRoom?.(known);
+      } catch (error) {
+        await abandon(input);
+        throw error;
+      }
       temp = await this.#temps.create();
       const file = new BlobFile(this.#files, temp.fd, digester, known, room);
       try {

@@ -1,10 +1,11 @@
 import { isLayercacheError, type Logger } from '@layercache/oci';
-import { SideFolder } from '@layercache/layout';
+import { SideFolder, type OciLayout } from '@layercache/layout';
 import { Tally, type Counter, type MetricsSnapshot, type Operation } from './tally.js';
 import { decodeTally, encodeTally } from './tally-document.js';
 
 /** The name of the file in `.layercache/metrics/`. */
 const TOTALS = 'totals';
+const FOLDER = { maxSize: 256 * 1024, lockTimeout: 2000 };
 
 /** What the cache counts while it works. Costs well below a microsecond a count, and touches no disk. */
 export interface MetricsRecorder {
@@ -19,7 +20,7 @@ export interface MetricsRecorder {
  * when a handle is closed, so a crash costs the numbers of its run and nothing else.
  */
 export class Metrics implements MetricsRecorder {
-  readonly #folder: SideFolder;
+  #folder: SideFolder;
   readonly #logger: Logger;
   #own = new Tally(Date.now());
   /** What of it is not in the totals yet. */
@@ -28,8 +29,14 @@ export class Metrics implements MetricsRecorder {
 
   /** @param cacheDir the folder of the cache */
   constructor(cacheDir: string, logger: Logger) {
-    this.#folder = new SideFolder(cacheDir, 'metrics', { maxSize: 256 * 1024, lockTimeout: 2000 });
+    this.#folder = new SideFolder(cacheDir, 'metrics', FOLDER);
     this.#logger = logger;
+  }
+
+  /** From now on the totals are written within the limits of the layout. */
+  keepIn(layout: OciLayout): void {
+    this.#folder.close();
+    this.#folder = layout.sideFolder('metrics', FOLDER);
   }
 
   count(counter: Counter, amount = 1): void {
@@ -100,7 +107,7 @@ export class Metrics implements MetricsRecorder {
         return encodeTally(total);
       });
     } catch (error) {
-      if (!isLayercacheError(error, 'STORAGE', 'LOCK_TIMEOUT')) throw error;
+      if (!isLayercacheError(error, 'STORAGE', 'LOCK_TIMEOUT', 'CACHE_FULL')) throw error;
       this.#logger.debug({ message: 'metrics not kept', error: error.message });
     } finally {
       this.#folder.close();

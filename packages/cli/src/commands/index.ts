@@ -12,9 +12,12 @@ import { has } from './has.js';
 import { index } from './index-layers.js';
 import { inspect } from './inspect.js';
 import { ls } from './ls.js';
+import { pin, unpin } from './pin.js';
+import { prune } from './prune.js';
 import { pull } from './pull.js';
 import { push } from './push.js';
 import { resolve } from './resolve.js';
+import { rm } from './rm.js';
 import { serve } from './serve.js';
 import { stats } from './stats.js';
 import { tag } from './tag.js';
@@ -38,6 +41,10 @@ export const commands: readonly CommandModule[] = [
   diff,
   tag,
   verify,
+  prune,
+  rm,
+  pin,
+  unpin,
   stats,
   debug,
   serve,

@@ -2,6 +2,7 @@ import { createInterface } from 'node:readline/promises';
 import type { Removal } from '@layercache/cache';
 import { LayercacheError } from '@layercache/oci';
 import { formatBytes, plural } from '../output.js';
+import { parseDuration, parseSize } from '../quantity.js';
 import type { Session } from '../session.js';
 import { example, type CommandModule } from './command.js';
 
@@ -50,7 +51,7 @@ export const push: CommandModule = {
           cache.push(target, {
             images: options.images,
             since: options.since === undefined ? undefined : parseTime(options.since),
-            maxSize: options.maxSize === undefined ? undefined : parseSize(options.maxSize),
+            maxSize: options.maxSize === undefined ? undefined : parseSize(options.maxSize, '--max-size'),
             withUncompressed: options.withUncompressed,
             dryRun: options.dryRun,
             ...(prune
@@ -97,22 +98,10 @@ async function confirm(session: Session, target: string, removal: Removal): Prom
   }
 }
 
-const UNIT_HOURS: Readonly<Record<string, number>> = { h: 1, d: 24, w: 24 * 7 };
-
 function parseTime(text: string): Date {
-  const [, count, unit = ''] = /^(\d+)([hdw])$/.exec(text) ?? [];
-  const hours = UNIT_HOURS[unit];
-  const time =
-    hours === undefined ? new Date(text) : new Date(Date.now() - Number(count) * hours * 3_600_000);
+  const time = /^\d+[a-z]$/.test(text)
+    ? new Date(Date.now() - parseDuration(text, '--since'))
+    : new Date(text);
   if (!Number.isNaN(time.getTime())) return time;
   throw new LayercacheError('USAGE', `--since ${text}: expected a date such as 2026-01-31, or 12h, 7d, 4w`);
-}
-
-const UNIT_BYTES = ['B', 'kB', 'MB', 'GB', 'TB'];
-
-function parseSize(text: string): number {
-  const [, count, unit = 'B'] = /^(\d+(?:\.\d+)?) ?([kMGT]?B)?$/i.exec(text) ?? [];
-  const power = UNIT_BYTES.findIndex((each) => each.toLowerCase() === unit.toLowerCase());
-  if (count !== undefined && power !== -1) return Math.floor(Number(count) * 1000 ** power);
-  throw new LayercacheError('USAGE', `--max-size ${text}: expected bytes, or 500kB, 500MB, 20GB`);
 }

@@ -1,0 +1,90 @@
+import { expect } from 'chai';
+import type { PruneReport } from '@layercache/cache';
+import { parseDuration, parseSize } from '../src/quantity.js';
+import { Bench } from './program.js';
+
+describe('layercache prune, rm and pin', function () {
+  this.timeout(60_000);
+  let bench: Bench;
+  let image: string;
+
+  beforeEach(async () => {
+    bench = await Bench.open();
+    image = `${bench.host}/demo/app:1`;
+    await bench.pushImage();
+    await bench.run('add', image);
+  });
+  afterEach(() => bench.close());
+
+  it('says what would go and why, and takes it out when it is not a dry run', async () => {
+    const dry = await bench.run('prune', '--max-size', '0', '--dry-run');
+    expect(dry.code, dry.stderr).to.equal(0);
+    expect(dry.stdout.toString()).to.match(/^SIZE +KIND +LAST USE +WHY +WHAT\n/);
+    expect(dry.stdout.toString()).to.include('too much').and.include(image);
+    expect(dry.stderr).to.include('would be freed');
+    expect((await bench.run('ls', '--images')).stdout.toString()).to.include(image);
+    const wet = JSON.parse(
+      (await bench.run('--json', 'prune', '--max-size', '0')).stdout.toString(),
+    ) as PruneReport;
+    expect(wet.items.map(({ names }) => names)).to.deep.equal([[image]]);
+    expect(wet.bytes).to.be.greaterThan(0);
+    expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(image);
+    expect((await bench.run('prune')).stderr).to.include('0 items');
+  });
+
+  it('keeps what is pinned until it is unpinned', async () => {
+    expect((await bench.run('pin', image)).code).to.equal(0);
+    await bench.run('prune', '--max-size', '0', '--strategy', 'lru');
+    expect((await bench.run('ls', '--images')).stdout.toString()).to.include(image);
+    expect((await bench.run('unpin', image)).code).to.equal(0);
+    await bench.run('prune', '--max-size', '0', '--strategy', 'lru');
+    expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(image);
+    expect((await bench.run('pin', image)).code).to.equal(3);
+  });
+
+  it('removes by name, and does not complain of what is not there', async () => {
+    const removed = await bench.run('--json', 'rm', image, 'not/there:1');
+    expect(removed.code).to.equal(0);
+    expect(JSON.parse(removed.stdout.toString())).to.deep.equal([
+      { name: image, removed: true },
+      { name: 'not/there:1', removed: false },
+    ]);
+    expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(image);
+  });
+
+  it('holds a limit that is given with an option or a variable, and refuses junk', async () => {
+    const full = await bench.run('--json', '--limit', '1kB', 'add', image, '--name', 'again:1');
+    expect(full.code).to.equal(1);
+    expect(full.stderr).to.include('CACHE_FULL');
+    for (const junk of [
+      ['--limit', 'huge', 'ls'],
+      ['prune', '--max-size', '10 parsecs'],
+      ['prune', '--max-size', '-1'],
+      ['prune', '--unused-for', '7'],
+      ['prune', '--strategy', 'random'],
+    ]) {
+      expect((await bench.run(...junk)).code, junk.join(' ')).to.equal(2);
+    }
+  });
+});
+
+describe('quantities', () => {
+  it('are sizes in decimal and binary units', () => {
+    const sizes = ['0', '12', '5B', '1kB', '1.5MB', '20GB', '512MiB', '1tib'].map((text) =>
+      parseSize(text, '--max-size'),
+    );
+    expect(sizes).to.deep.equal([0, 12, 5, 1000, 1_500_000, 20e9, 512 * 2 ** 20, 2 ** 40]);
+  });
+
+  it('are times', () => {
+    const times = ['90s', '5m', '12h', '7d', '4w'].map((text) => parseDuration(text, '--unused-for'));
+    expect(times).to.deep.equal([90_000, 300_000, 43_200_000, 604_800_000, 2_419_200_000]);
+  });
+
+  it('are nothing else', () => {
+    for (const junk of ['', 'GB', '1e3', '-1', '1.GB', '1 GB', '0x10', '1PB', '99999999TB', '10GBs'])
+      expect(() => parseSize(junk, '--max-size'), junk).to.throw('--max-size');
+    for (const junk of ['', '7', 'd', '1.5d', '7days', '-7d', '1y'])
+      expect(() => parseDuration(junk, '--unused-for'), junk).to.throw('--unused-for');
+  });
+});
