@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
+import type { Inode } from '../../src/merge/tree.js';
 import type { EntryOptions } from '../tar/tar-builder.js';
 import { literalMerge } from './literal-model.js';
 import { merge } from './layer-stacks.js';
@@ -7,16 +8,25 @@ import { STACK } from './stack-generator.js';
 
 type Stack = readonly (readonly EntryOptions[])[];
 
-/** Hardlinks need a file system to say what they are; umoci's is asked in a test of its own. */
-function withoutHardlinks(stack: Stack): Stack {
-  return stack.map((layer) => layer.filter((entry) => entry.type !== '1'));
+/**
+ * Leaves out hardlinks to what lies below a link: the model follows none, and whether a link is made before what it
+ * hides is linked to is for no specification to say.
+ */
+function withClearHardlinks(stack: Stack): Stack {
+  const links = stack.flat().filter(({ type }) => type === '1' || type === '2');
+  const isClear = ({ type, linkname = '' }: EntryOptions): boolean =>
+    type !== '1' || !links.some((link) => linkname.startsWith(`${link.name}/`));
+  return stack.map((layer) => layer.filter(isClear));
 }
 
 const TYPES: Readonly<Record<string, string>> = { '2': 'symlink', '6': 'fifo', '5': 'dir' };
 
 function modelOf(stack: Stack): unknown {
-  return [...literalMerge(stack)]
-    .map(([path, { entry, layer }]) => ({
+  const model = literalMerge(stack);
+  const names = new Map<string, string[]>();
+  for (const [path, { file }] of model) names.set(file, [...(names.get(file) ?? []), path].sort());
+  return [...model]
+    .map(([path, { entry, layer, file }]) => ({
       path,
       layer,
       type: entry.name.endsWith('/') ? 'dir' : (TYPES[entry.type ?? ''] ?? 'reg'),
@@ -25,6 +35,7 @@ function modelOf(stack: Stack): unknown {
       mtime: entry.mtime,
       target: entry.linkname ?? '',
       size: entry.data?.length === undefined ? 0 : Buffer.from(entry.data as string).length,
+      names: names.get(file),
     }))
     .sort(byPath);
 }
@@ -34,8 +45,10 @@ function byPath(a: { readonly path: string }, b: { readonly path: string }): num
 }
 
 function viewOf(stack: Stack): unknown {
-  return [...merge(...stack).nodes()]
-    .slice(1)
+  const nodes = [...merge(...stack).nodes()].slice(1);
+  const names = new Map<Inode, string[]>();
+  for (const { path, inode } of nodes) names.set(inode, [...(names.get(inode) ?? []), path].sort());
+  return nodes
     .map(({ path, layer, inode }) => ({
       path,
       layer,
@@ -45,6 +58,7 @@ function viewOf(stack: Stack): unknown {
       mtime: inode.mtime.seconds,
       target: inode.target,
       size: inode.size,
+      names: names.get(inode),
     }))
     .sort(byPath);
 }
@@ -52,7 +66,7 @@ function viewOf(stack: Stack): unknown {
 describe('the merged view of random layers', () => {
   it('is what a literal reading of the specification says', () => {
     fc.assert(
-      fc.property(STACK.map(withoutHardlinks), (stack) => {
+      fc.property(STACK.map(withClearHardlinks), (stack) => {
         expect(viewOf(stack)).to.deep.equal(modelOf(stack));
       }),
       { numRuns: 300 },

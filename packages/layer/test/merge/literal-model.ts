@@ -2,8 +2,12 @@ import type { EntryOptions } from '../tar/tar-builder.js';
 
 /** What the model says about one path. */
 export interface ModelNode {
+  /** Whose contents and attributes it has: of a hardlink, those of what it leads to in the end. */
   readonly entry: EntryOptions;
+  /** Layer that has the path. */
   readonly layer: number;
+  /** The same for all names of one file: layer and path of the entry that made it. */
+  readonly file: string;
 }
 
 type Stack = readonly (readonly EntryOptions[])[];
@@ -35,10 +39,31 @@ function hides(stack: Stack, layer: number, path: string): boolean {
       if (entryAt(stack, layer, whiteout) !== undefined) return true;
       // A file in the place of a folder hides all that was in it.
       const there = entryAt(stack, layer, prefix);
-      if (there !== undefined && !there.name.endsWith('/')) return true;
+      if (there !== undefined && !there.name.endsWith('/') && nodeOf(stack, layer, there) !== undefined)
+        return true;
     }
     return prefix !== path && entryAt(stack, layer, inFolder(prefix, '.wh..wh..opq')) !== undefined;
   });
+}
+
+/**
+ * What an entry of a layer makes. A hardlink is another name of its target: an entry of the same layer, else what the
+ * layers below have there and this one does not hide. Undefined when there is no such file.
+ */
+function nodeOf(
+  stack: Stack,
+  layer: number,
+  entry: EntryOptions,
+  chain: readonly EntryOptions[] = [],
+): ModelNode | undefined {
+  if (entry.type !== '1') return { entry, layer, file: `${layer} ${pathOf(entry)}` };
+  const target = entry.linkname ?? '';
+  if (chain.includes(entry)) return undefined;
+  const same = entryAt(stack, layer, target);
+  let found: ModelNode | undefined;
+  if (same !== undefined) found = nodeOf(stack, layer, same, [...chain, entry]);
+  else if (!hides(stack, layer, target)) found = literalMerge(stack.slice(0, layer)).get(target);
+  return found === undefined || found.entry.name.endsWith('/') ? undefined : { ...found, layer };
 }
 
 /**
@@ -51,8 +76,9 @@ export function literalMerge(stack: Stack): Map<string, ModelNode> {
   for (const path of [...paths].filter((each) => !each.includes('.wh.'))) {
     for (let layer = stack.length - 1; layer >= 0; layer--) {
       const entry = entryAt(stack, layer, path);
-      if (entry !== undefined) {
-        found.set(path, { entry, layer });
+      const node = entry === undefined ? undefined : nodeOf(stack, layer, entry);
+      if (node !== undefined) {
+        found.set(path, node);
         break;
       }
       if (hides(stack, layer, path)) break;

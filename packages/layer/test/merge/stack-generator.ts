@@ -24,6 +24,7 @@ export const LAYER: fc.Arbitrary<readonly EntryOptions[]> = fc
           'dir',
           'symlink',
           'hardlink',
+          'hardlink',
           'whiteout',
           'opaque',
           'fifo',
