@@ -4,7 +4,7 @@ import globals from 'globals';
 import tseslint from 'typescript-eslint';
 
 export default defineConfig(
-  { ignores: ['**/dist/**', 'coverage/**', 'node_modules/**'] },
+  { ignores: ['**/dist/**', 'coverage/**', 'api-docs/**', 'node_modules/**'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -1,19 +1,19 @@
 // Adds an image to a cache and reads each of its layers by both names.
 //
-//   npm run demo
-//   node examples/two-names.mjs oci:demo-cache/first:registry.example/demo/app:1
-//
-// Any image reference does as well: alpine:3.20, oci-archive:image.tar, docker-archive:image.tar.
+//   node examples/two-names.mjs                     # an image of packages that are installed here
+//   node examples/two-names.mjs alpine:3.20         # any other: oci:DIR, oci-archive:FILE, docker-archive:FILE
+import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { LayerCache } from '@layercache/cache';
+import { startRegistry } from './embedded-registry.mjs';
 
-const [source] = process.argv.slice(2);
-if (source === undefined) {
-  console.error('which image? for example: node examples/two-names.mjs alpine:3.20');
-  process.exit(2);
-}
+const registry = await startRegistry();
+const modules = fileURLToPath(new URL('../node_modules', import.meta.url));
+await registry.pushImage('library/packages:1', modules, ['zod'], ['commander']);
+const [source = `${registry.host}/library/packages:1`] = process.argv.slice(2);
 
 const dir = await mkdtemp(join(tmpdir(), 'two-names-'));
 const cache = await LayerCache.open(dir);
@@ -25,9 +25,11 @@ try {
     const byDiffID = cache.layer(diffID);
     console.log(`digest ${byDigest.key}: ${await count(byDigest.compressed())} bytes`);
     console.log(`diffID ${byDiffID.key}: ${await count(byDiffID.uncompressed())} bytes`);
+    assert.ok(cache.layer(digest).proven, 'what was decompressed here is proven');
   }
 } finally {
   await cache.close();
+  await registry.close();
   await rm(dir, { recursive: true });
 }
 

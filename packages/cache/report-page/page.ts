@@ -16,6 +16,7 @@ function drawTotals({ totals, at, activity }: ReportData): void {
       'deduplication',
       `${showBytes(totals.logical - totals.unique)} saved by sharing`,
     ],
+    [showBytes(totals.reclaimable), 'reclaimable', 'can be made again, or nothing leads to it'],
     [
       String(layers),
       'layers',

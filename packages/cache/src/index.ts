@@ -1,8 +1,27 @@
+export {
+  LayercacheError,
+  isLayercacheError,
+  type Descriptor,
+  type Digest,
+  type ErrorCode,
+  type LogFields,
+  type Logger,
+  type Platform,
+} from '@layercache/oci';
+export type {
+  Entry,
+  IndexStats,
+  Limits,
+  VerifyProblem,
+  VerifyProblemKind,
+  VerifyReport,
+  VerifyStep,
+} from '@layercache/layout';
 export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
 export { CacheRegistry } from './cache-registry.js';
 export { decompress } from './decompress.js';
 export { writeWholeFile } from './export/whole-file.js';
-export type { BlobKind } from './insight/blob-kind.js';
+export { BLOB_KINDS, type BlobKind } from './insight/blob-kind.js';
 export type { DebugReportOptions } from './insight/debug-report.js';
 export type { DiskUse } from './insight/folder-size.js';
 export type {
@@ -39,6 +58,7 @@ export type { Metrics, MetricsRecorder } from './metrics/metrics.js';
 export {
   COUNTERS,
   OPERATIONS,
+  PEAKS,
   type Counter,
   type MetricsSnapshot,
   type Operation,
@@ -55,6 +75,10 @@ export {
   decodeCacheIndex,
   decodeShard,
   encodeCacheIndex,
+  type CacheDocument,
+  type CacheIndex,
+  type DecodedCacheIndex,
+  type Shard,
 } from './share/cache-index.js';
 export type { PullOptions, PullResult } from './share/pull.js';
 export type { PushOptions, PushResult } from './share/push.js';

@@ -525,7 +525,8 @@ export class LayerCache {
   }
 
   /**
-   * A pull-through mirror of a registry, to put behind `createRegistryServer`: see {@link Mirror}.
+   * A pull-through mirror of a registry, to put behind `createRegistryServer`: what is not here comes from there, and
+   * stays. A tag is asked for there when its TTL is over.
    *
    * @param upstream its host: `docker.io`, `registry.example:5000`
    * @throws LayercacheError `USAGE`

@@ -42,7 +42,7 @@ const MAX_DEPTH = 8;
  * all that it refers to is there. Layers that stay with their vendor are left out.
  *
  * @param reference tag or digest at the source; a tag is given at the target, too
- * @param tag another tag for the target
+ * @param options.tag another tag for the target
  * @throws LayercacheError what either registry throws; nothing is tagged then
  */
 export async function copy(

@@ -124,7 +124,7 @@ export class Tree {
 }
 
 /** A folder is missing in `here`: makes it, or does not. */
-type Missing = (here: TreeNode, name: string, path: readonly string[]) => TreeNode | undefined;
+export type Missing = (here: TreeNode, name: string, path: readonly string[]) => TreeNode | undefined;
 
 /**
  * The folder at a path, with symlinks on the way followed as if `root` were `/`: none leads out of it. Undefined
