@@ -47,7 +47,6 @@ export {
   type LayerCacheOptions,
   type VerifyCacheOptions,
 } from './layer-cache.js';
-export type { Limits } from '@layercache/layout';
 export type { PruneOptions, PruneReason, PruneReport, PrunedItem } from './policy/prune.js';
 export type { Reclaimable, RetentionOptions } from './policy/retention.js';
 export { composite, costAware, lru, size, strategies, strategyNamed, ttl } from './policy/strategies.js';
