@@ -19,6 +19,8 @@ export type {
 } from '@layercache/layout';
 export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
 export { CacheRegistry } from './cache-registry.js';
+export type { BlobCache, GetBlobOptions, PutBlobOptions } from './content/blob-cache.js';
+export type { ManifestCache, ManifestValidation, PutManifestOptions } from './content/manifest-cache.js';
 export { decompress } from './decompress.js';
 export { writeWholeFile } from './export/whole-file.js';
 export { BLOB_KINDS, type BlobKind } from './insight/blob-kind.js';

@@ -28,6 +28,8 @@ import {
 import { RegistryClient, formatReference, parseReference, type Registry } from '@layercache/registry';
 import { ImageAdder, type AddOptions, type AddedImage } from './add-image.js';
 import { CacheRegistry } from './cache-registry.js';
+import { BlobCache } from './content/blob-cache.js';
+import { ManifestCache } from './content/manifest-cache.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
@@ -114,6 +116,9 @@ export class LayerCache {
   readonly metrics: Metrics;
   /** What tags mean, and have meant. */
   readonly tags: TagResolver;
+  readonly manifests: ManifestCache;
+  /** Blobs of any kind. */
+  readonly blobs: BlobCache;
   readonly #layout: OciLayout;
   readonly #options: LayerCacheOptions;
   readonly #logger: Logger;
@@ -160,6 +165,16 @@ export class LayerCache {
       logger: this.#logger,
       metrics,
     });
+    this.manifests = new ManifestCache({
+      layout,
+      registry: this.registry(),
+      registryOf: this.#registryOf,
+      tags: this.tags,
+      metrics,
+      image: (name) => this.image(name),
+      fetch: (digest, signal) => this.fetch(digest, { signal }),
+    });
+    this.blobs = new BlobCache({ layout, open: (digest, blobOptions) => this.blob(digest, blobOptions) });
     const { remote, writeBack = false } = options;
     if (remote === undefined) {
       if (writeBack) throw new LayercacheError('USAGE', 'there is nothing to write back to: name a remote');
@@ -213,6 +228,7 @@ export class LayerCache {
   }
 
   async #add(source: string, options: AddOptions): Promise<AddedImage> {
+    this.#logger.info({ message: 'adding image', source });
     const opened = tagFollowingSource(await openSource(source, this.#registryOf), this.tags);
     try {
       const added = await new ImageAdder(this.#layout, opened, options, {

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import {
+  errorFields,
   LayercacheError,
   isLayercacheError,
   refName,
@@ -95,7 +96,7 @@ export class LayoutState {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
       if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
-      this.#options.logger.debug({ message: 'side state kept in memory', error });
+      this.#options.logger.debug({ message: 'side state kept in memory', ...errorFields(error) });
       await this.#adopt(this.#snapshot);
     }
   }
@@ -331,7 +332,10 @@ export class LayoutState {
   /** Goes on from `index.json` and the journal when the map turns out to be damaged; throws any other error. */
   #leaveMap(error: unknown): void {
     if (!(error instanceof MapInvalid)) throw error;
-    this.#options.logger.warn({ message: 'the index map is damaged; index.json is read instead', error });
+    this.#options.logger.warn({
+      message: 'the index map is damaged; index.json is read instead',
+      ...errorFields(error),
+    });
     this.#damagedMap = this.#snapshot.mapInode;
     this.#reload();
   }
@@ -419,7 +423,10 @@ export class LayoutState {
     })
       .catch((error: unknown) => {
         this.#wroteAt = Date.now();
-        this.#options.logger.warn({ message: 'commit failed; the journal keeps everything', error });
+        this.#options.logger.warn({
+          message: 'commit failed; the journal keeps everything',
+          ...errorFields(error),
+        });
       })
       .finally(() => {
         this.#background = undefined;

@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
+  errorFields,
   LayercacheError,
   descriptorSchema,
   parseDigest,
@@ -87,7 +88,7 @@ export class OciLayout {
     const onCorrupt = async (digest: Digest): Promise<void> => {
       logger.warn({ message: 'corrupt blob dropped', digest });
       const dropping = this.remove(digest).catch((error: unknown) => {
-        logger.warn({ message: 'corrupt blob not dropped', digest, error });
+        logger.warn({ message: 'corrupt blob not dropped', digest, ...errorFields(error) });
       });
       // A commit of this handle that reads the blob holds the lock that the removal waits for.
       if (!this.#state.busy) await dropping;
@@ -537,7 +538,7 @@ function sweep(temps: TempFiles, logger: Logger): void {
   try {
     temps.sweep();
   } catch (error) {
-    logger.debug({ message: 'temporary files not removed', error });
+    logger.debug({ message: 'temporary files not removed', ...errorFields(error) });
   }
 }
 

@@ -1,3 +1,5 @@
+import { LayercacheError, type ErrorCode } from './errors.js';
+
 /** What happened, as fields: `{ message: 'layer stored', digest, size }`. */
 export interface LogFields {
   readonly message: string;
@@ -16,3 +18,17 @@ const nothing = (): void => undefined;
 
 /** The default of every library call that takes a logger. */
 export const silentLogger: Logger = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+
+/**
+ * An error as fields of a log line, which any logger can write: an `Error` has nothing that JSON shows. What is not
+ * foreseen comes with its stack.
+ */
+export function errorFields(error: unknown): {
+  readonly error: string;
+  readonly code?: ErrorCode;
+  readonly stack?: string | undefined;
+} {
+  if (error instanceof LayercacheError) return { error: error.message, code: error.code };
+  if (error instanceof Error) return { error: error.message, stack: error.stack };
+  return { error: String(error) };
+}

@@ -1,4 +1,4 @@
-import type { Logger } from '@layercache/oci';
+import { errorFields, type Logger } from '@layercache/oci';
 
 /** Pushes in the background, one push at a time: what changes during one goes with the next. */
 export class WriteBack {
@@ -30,7 +30,7 @@ export class WriteBack {
       try {
         await this.#push();
       } catch (error) {
-        this.#logger.warn({ message: 'not written back', error });
+        this.#logger.warn({ message: 'not written back', ...errorFields(error) });
       }
     }
   }

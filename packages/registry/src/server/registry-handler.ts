@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { errorFields } from '@layercache/oci';
 import { deleteBlob, getBlob } from './blob-endpoint.js';
 import { errorAnswer, type ErrorAnswer } from './error-answer.js';
 import { sendBytes, sendEmpty, sendJson, type Exchange, type ServerContext } from './exchange.js';
@@ -112,7 +113,7 @@ function fail(
   kind: RouteKind,
   error: unknown,
 ): void {
-  const what = { method: request.method, url: request.url, error };
+  const what = { method: request.method, url: request.url, ...errorFields(error) };
   if (response.destroyed) {
     logger.debug({ message: 'the client left before its answer was complete', ...what });
     return;
