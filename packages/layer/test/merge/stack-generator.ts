@@ -3,6 +3,8 @@ import type { EntryOptions } from '../tar/tar-builder.js';
 
 const NAME = fc.constantFrom('a', 'b', 'c', 'ü', 'x y');
 const FOLDER = fc.array(NAME, { maxLength: 2 });
+/** Mostly none, so that many links lead to something. */
+const TARGET_FOLDER = fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, FOLDER);
 const ATTRIBUTES = fc.record({
   mode: fc.constantFrom(0o644, 0o755, 0o700, 0o1777, 0o4755, 0o2755),
   uid: fc.constantFrom(0, 1000),
@@ -30,7 +32,7 @@ export const LAYER: fc.Arbitrary<readonly EntryOptions[]> = fc
           'fifo',
         ),
         ATTRIBUTES,
-        fc.tuple(FOLDER, NAME),
+        fc.tuple(TARGET_FOLDER, NAME),
       )
       .map(([folder, name, kind, attributes, [targetFolder, targetName]]): EntryOptions => {
         const path = [...folder, name].join('/');
@@ -52,7 +54,7 @@ export const LAYER: fc.Arbitrary<readonly EntryOptions[]> = fc
             return { ...attributes, name: path, data: `${path} ${attributes.mtime}` };
         }
       }),
-    { maxLength: 12 },
+    { minLength: 3, maxLength: 14, size: 'max' },
   )
   .map(consistent);
 
