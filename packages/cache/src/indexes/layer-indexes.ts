@@ -227,10 +227,8 @@ export class LayerIndexes {
     const entry = layout.lookup(layer.digest).find(({ descriptor }) => descriptor.digest === layer.digest);
     const { digest, form } = layer;
     const tar = { mediaType: MediaType.layer, digest, size: ztoc.compressedSize };
-    const derive = async (signal: AbortSignal | undefined): Promise<void> => {
-      const found = await this.#context.find(diffID, signal);
-      (await found.uncompressed({ keep: true, signal })).destroy();
-    };
+    const derive = async (signal: AbortSignal | undefined): Promise<Readable> =>
+      (await this.#context.find(diffID, signal)).uncompressed({ keep: true, signal });
     const source = { layout, blobs, derive: form === 'tar' ? derive : undefined };
     return { ztoc, bytes: new LayerBytes(entry?.descriptor ?? tar, source) };
   }

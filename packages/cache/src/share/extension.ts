@@ -1,14 +1,18 @@
 import {
+  Annotation,
   LayercacheError,
+  claimedDiffID,
   isImageManifestMediaType,
   isIndexMediaType,
   isManifestMediaType,
   refName,
+  withAnnotations,
   type Descriptor,
   type Digest,
   type Logger,
 } from '@layercache/oci';
 import type { LayoutExtension, OciLayout } from '@layercache/layout';
+import { indexedLayer } from '../indexes/stored-index.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
 import {
   CACHE_TAG,
@@ -115,7 +119,27 @@ async function adoptManifests(context: AdoptContext, logger: Logger): Promise<De
       });
     }
   }
-  return adopted;
+  return withDiffIDs(adopted, context);
+}
+
+/** A layer index that another tool made says which layer it is of; we find it by that layer's diffID. */
+function withDiffIDs(adopted: readonly Descriptor[], context: AdoptContext): Descriptor[] {
+  const diffIDs = new Map<Digest, Digest>();
+  for (const entry of adopted) {
+    const diffID = claimedDiffID(entry);
+    if (diffID !== undefined) diffIDs.set(entry.digest, diffID);
+  }
+  const diffIDOf = (layer: Digest): Digest | undefined =>
+    diffIDs.get(layer) ??
+    context
+      .lookup(layer)
+      .map(({ descriptor }) => (descriptor.digest === layer ? claimedDiffID(descriptor) : undefined))
+      .find((diffID) => diffID !== undefined);
+  return adopted.map((entry) => {
+    const layer = indexedLayer(entry);
+    const diffID = layer === undefined ? undefined : (claimedDiffID(entry) ?? diffIDOf(layer));
+    return diffID === undefined ? entry : withAnnotations(entry, { [Annotation.diffID]: diffID });
+  });
 }
 
 /** What a manifest refers to that is here: blobs as entries, manifests as entries to look into. */

@@ -1,6 +1,5 @@
 import { stat } from 'node:fs/promises';
 import {
-  Annotation,
   claimedDiffID,
   isManifestMediaType,
   layerForm,
@@ -9,6 +8,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
+import { indexedLayer } from '../indexes/stored-index.js';
 import { cachedImages, travellingEntries } from './cache-index.js';
 import type { ImagePartsReader } from './image-parts.js';
 import type { OwnEntry } from './merge.js';
@@ -116,11 +116,18 @@ export function followersOf(
     if (follower === undefined || follower.digest === leader) return;
     followers.set(leader, [...(followers.get(leader) ?? []), follower]);
   };
+  const indexes = new Map<Digest, Descriptor[]>();
   for (const entry of entries) {
-    const layer = entry.annotations?.[Annotation.sociLayerDigest] as Digest | undefined;
-    if (layer !== undefined && byDigest.has(layer)) follow(layer, entry);
-    const diffID = withUncompressed && layer === undefined ? claimedDiffID(entry) : undefined;
-    if (diffID !== undefined) follow(entry.digest, byDigest.get(diffID));
+    const layer = indexedLayer(entry);
+    if (layer !== undefined) indexes.set(layer, [...(indexes.get(layer) ?? []), entry]);
+  }
+  for (const entry of entries) {
+    if (indexedLayer(entry) !== undefined) continue;
+    const diffID = layerForm(entry.mediaType) === undefined ? undefined : claimedDiffID(entry);
+    // The index of a zstd layer is that of its tar, which need not be an entry.
+    const described = diffID === undefined ? [entry.digest] : [...new Set([entry.digest, diffID])];
+    for (const layer of described) for (const index of indexes.get(layer) ?? []) follow(entry.digest, index);
+    if (withUncompressed && diffID !== undefined) follow(entry.digest, byDigest.get(diffID));
   }
   return followers;
 }

@@ -5,7 +5,7 @@ import { OciLayout } from '@layercache/layout';
 import { Annotation, MediaType, digestOf, type Digest } from '@layercache/oci';
 import { join } from 'node:path';
 import { LayerCache } from '../../src/index.js';
-import { imageOf, packedLayer, pushImage, tarOf } from '../image-builder.js';
+import { imageOf, layerOf, packedLayer, pushImage, tarOf } from '../image-builder.js';
 import { Scratch, bytesOf, memoryRegistry } from '../test-cache.js';
 import { textBytes } from './text-bytes.js';
 
@@ -74,6 +74,31 @@ describe('a layer index that came from elsewhere', () => {
     expect(report.layers[0]?.indexDigest).to.equal(layers[0]?.indexDigest);
     const third = await scratch.cache({ registry: () => registry, remote: 'registry.test/team/cache:main' });
     expect((await third.index(layer.descriptor.digest)).hits).to.equal(1);
+  });
+
+  it('of a zstd layer travels with an image that is selected, though its tar does not', async () => {
+    const registry = memoryRegistry();
+    const zstd = layerOf(tar, MediaType.layerZstd);
+    await pushImage(registry, 'app', '2', imageOf([zstd]));
+    const first = await scratch.cache({ registry: () => registry });
+    await first.add('registry.test/app:2');
+    await first.index('registry.test/app:2');
+    await first.push('registry.test/team/cache:main', { images: ['registry.test/app:2'] });
+    const second = await scratch.cache({ registry: () => registry });
+    await second.pull('registry.test/team/cache:main', { lazy: true });
+    expect(await second.index('registry.test/app:2')).to.include({ hits: 1, bytesRead: 0 });
+    expect(second.layer(zstd.diffID).uncompressedForm).to.equal(undefined);
+  });
+
+  it('comes with the SOCI index of an image that another tool put into the folder', async () => {
+    const registry = memoryRegistry();
+    await pushImage(registry, 'app', '1', image);
+    const first = await scratch.cache({ registry: () => registry });
+    await first.add('registry.test/app:1');
+    const dir = join(await scratch.dir(), 'layout');
+    await first.export('registry.test/app:1', `oci:${dir}`, { soci: true });
+    const second = await scratch.cache({ dir, registry: () => registry });
+    expect(await second.index('registry.test/app:1')).to.include({ hits: 1, bytesRead: 0 });
   });
 
   it('is dropped and made anew when it is no zTOC, or of another layer', async () => {

@@ -230,6 +230,28 @@ describe('the view of an image', () => {
     await failure('USAGE', () => view.readRange('bin/big', 2, 1));
   });
 
+  it('is there also where there is no room for the index of a gzip, or the tar of a zstd', async () => {
+    const bigger = randomBytes(600_000);
+    for (const [mediaType, hits] of [
+      [MediaType.layerGzip, 0],
+      [MediaType.layerZstd, 1],
+    ] as const) {
+      const registry = memoryRegistry();
+      const layer = layerOf(tarOf({ 'bin/big': bigger }), mediaType);
+      await pushImage(registry, 'app', '1', imageOf([layer]));
+      const limits = { maxSize: layer.bytes.length + 200_000 };
+      const cache = await scratch.cache({ registry: () => registry, limits });
+      await cache.add('registry.test/app:1');
+      const finer = { spanSize: 20_000 };
+      await cache.index('registry.test/app:1', finer);
+      expect((await cache.index('registry.test/app:1', finer)).hits).to.equal(hits);
+      const view = await cache.view('registry.test/app:1');
+      expect(await bytesOf(view.open('bin/big'))).to.deep.equal(bigger);
+      expect(await bytesOf(view.readRange('bin/big', 5, 10))).to.deep.equal(bigger.subarray(5, 10));
+      expect(await cache.blobState({ ...layer.descriptor, digest: layer.diffID })).not.to.equal('local');
+    }
+  });
+
   it('is extracted to a folder', async () => {
     const cache = await cached();
     const dir = join(await scratch.dir(), 'root');
