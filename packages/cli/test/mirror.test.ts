@@ -36,6 +36,27 @@ describe('serve --upstream', function () {
     expect((await bench.run('ls', '--images')).stdout.toString()).to.include(name);
   });
 
+  it('counts what it does, for Prometheus', async () => {
+    await bench.pushImage();
+    const args = ['--upstream', bench.host, '--listen', '127.0.0.1:0', '--metrics', '127.0.0.1:0'];
+    const server = bench.start('--json', 'serve', ...args);
+    let text = '';
+    for await (const chunk of server.stdout.iterator({ destroyOnReturn: false })) {
+      text += String(chunk);
+      if (text.includes('}')) break;
+    }
+    const { url, metrics } = JSON.parse(text) as { url: string; metrics: string };
+    const client = new RegistryClient(new URL(url).host, { credentials: noCredentials });
+    const { bytes } = await client.fetchManifest('demo/app', '1');
+    const lines = (await (await fetch(metrics)).text()).split('\n');
+    expect(lines).to.include(`layercache_bytes_served_total ${bytes.length}`);
+    expect(lines).to.include('layercache_tag_misses_total 1');
+    expect((await fetch(new URL('/', metrics))).status).to.equal(404);
+    const done = finished(server);
+    server.kill('SIGINT');
+    expect((await done).code).to.equal(0);
+  });
+
   it('wants a registry, and stale tags only of one', async () => {
     expect((await bench.run('serve', '--upstream', 'alpine')).code).to.equal(2);
     expect((await bench.run('serve', '--stale-if-error')).code).to.equal(2);

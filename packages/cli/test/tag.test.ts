@@ -1,5 +1,12 @@
 import { expect } from 'chai';
+import { MediaType } from '@layercache/oci';
+import { MemoryRegistry, createRegistryServer, type Registry } from '@layercache/registry';
 import { Bench } from './program.js';
+
+async function pushNothing(registry: Registry): Promise<void> {
+  const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MediaType.index, manifests: [] }));
+  await registry.pushManifest('demo/app', MediaType.index, bytes, { tag: '1' });
+}
 
 describe('the tag command', function () {
   // Each run starts a process.
@@ -49,6 +56,33 @@ describe('the tag command', function () {
       after.digest,
       before.digest,
     ]);
+  });
+
+  it('tells how many pulls the registry says are left', async () => {
+    const registry = new MemoryRegistry();
+    await pushNothing(registry);
+    const server = createRegistryServer(registry, {
+      wrap: (handler) => (request, response) => {
+        response.setHeader('RateLimit-Limit', '100;w=21600');
+        response.setHeader('RateLimit-Remaining', '76;w=21600');
+        handler(request, response);
+      },
+    });
+    await server.listen({ host: '127.0.0.1', port: 0 });
+    try {
+      const name = `${new URL(server.url).host}/demo/app:1`;
+      expect((await bench.run('tag', 'resolve', name)).stderr).to.equal(
+        '76 of 100 pulls left at the registry\n',
+      );
+      const json = (await bench.run('--json', 'tag', 'resolve', name, '--max-age', '0')).stdout.toString();
+      expect((JSON.parse(json) as { rateLimit: unknown }).rateLimit).to.deep.equal({
+        limit: 100,
+        remaining: 76,
+        window: 21600,
+      });
+    } finally {
+      await server.close();
+    }
   });
 
   it('takes only the actions it has, and an age in seconds', async () => {

@@ -120,6 +120,26 @@ describe('metrics and an independent count', () => {
     expect(counters.bytesServed).to.equal(client.traffic.bytesReceived);
   });
 
+  it('agree with what went to make room', async () => {
+    const source = new MemoryRegistry();
+    const images = ['a', 'b', 'c'].map(() => imageOf([layerOf(tarOf({ data: randomBytes(400_000) }))]));
+    const cache = await scratch.cache({ registry: () => source, limits: { maxSize: 1024 * 1024 } });
+    for (const [position, each] of images.entries()) {
+      await pushImage(source, 'app', `${position}`, each);
+      await cache.add(`registry.test/app:${position}`);
+    }
+    const gone = images.filter((each) => !cache.has(each.descriptor.digest));
+    const sizes = gone.flatMap((each) => [
+      each.descriptor.size,
+      each.config.descriptor.size,
+      ...each.layers.map(({ descriptor }) => descriptor.size),
+    ]);
+    const { counters } = cache.metrics.snapshot();
+    expect(gone.length).to.be.greaterThan(0);
+    expect(counters.evictions).to.equal(gone.length);
+    expect(counters.bytesEvicted).to.equal(sizes.reduce((total, size) => total + size, 0));
+  });
+
   it('agree with the disk on what is stored', async () => {
     const source = new MemoryRegistry();
     await pushImage(source, 'app', '1', image);

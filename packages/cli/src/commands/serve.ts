@@ -2,12 +2,14 @@ import { once } from 'node:events';
 import type { LayerCache } from '@layercache/cache';
 import { LayercacheError } from '@layercache/oci';
 import { createRegistryServer } from '@layercache/registry';
+import { serveMetrics, type MetricsServer } from '../metrics-server.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
   readonly listen: string;
   readonly upstream?: string;
   readonly staleIfError?: boolean;
+  readonly metrics?: string;
 }
 
 export const serve: CommandModule = {
@@ -18,6 +20,7 @@ export const serve: CommandModule = {
       .option('--listen <host:port>', 'where to listen; port 0 takes a free one', '127.0.0.1:5000')
       .option('--upstream <registry>', 'be a mirror of this registry, for readers: docker.io')
       .option('--stale-if-error', 'with --upstream: while it is down, tags mean what it said last')
+      .option('--metrics <host:port>', 'serve Prometheus metrics there, under /metrics (needs prom-client)')
       .addHelpText(
         'after',
         example(
@@ -29,22 +32,27 @@ export const serve: CommandModule = {
       ),
 
   async run(session, command) {
-    const { listen, upstream, staleIfError = false } = command.opts<Options>();
+    const { listen, upstream, staleIfError = false, metrics } = command.opts<Options>();
     if (staleIfError && upstream === undefined) {
       throw new LayercacheError('USAGE', '--stale-if-error is about the tags of an --upstream');
     }
-    const { host, port } = parseListen(listen);
+    const address = parseListen(listen);
+    const metricsAddress = metrics === undefined ? undefined : parseListen(metrics);
     const serving = async (cache: LayerCache): Promise<void> => {
       const registry = upstream === undefined ? cache.registry() : cache.mirror(upstream);
       const server = createRegistryServer(registry, { logger: session.logger });
-      await server.listen({ host, port });
+      let metricsServer: MetricsServer | undefined;
       try {
-        if (session.output.json) session.output.document({ url: server.url });
+        if (metricsAddress !== undefined) metricsServer = await serveMetrics(cache.metrics, metricsAddress);
+        await server.listen(address);
+        if (session.output.json) session.output.document({ url: server.url, metrics: metricsServer?.url });
         else session.output.line(server.url);
+        if (metricsServer !== undefined) session.output.note(`metrics at ${metricsServer.url}`);
         const what = upstream === undefined ? cache.dir : `${upstream} from ${cache.dir}`;
         session.output.note(`serving ${what}; Ctrl-C ends it`);
         if (!session.signal.aborted) await once(session.signal, 'abort');
       } finally {
+        await metricsServer?.close();
         await server.close();
       }
     };

@@ -1,5 +1,6 @@
 import type { LayerCache, ResolvedTag } from '@layercache/cache';
 import { LayercacheError } from '@layercache/oci';
+import { parseReference } from '@layercache/registry';
 import { Argument } from 'commander';
 import { formatTable } from '../output.js';
 import type { Session } from '../session.js';
@@ -14,12 +15,18 @@ interface Options {
 type Action = (cache: LayerCache, reference: string, session: Session, options: Options) => Promise<void>;
 
 const actions: Readonly<Record<string, Action>> = {
-  async resolve(cache, reference, { output, signal }, options) {
+  async resolve(cache, reference, session, options) {
+    const { output, signal } = session;
     const resolved = await cache.tags.resolve(reference, { ...options, signal });
-    if (output.json) output.document(shown(resolved));
+    const { rateLimit } = session.client(parseReference(resolved.reference).registry);
+    if (output.json) output.document({ ...shown(resolved), rateLimit });
     else output.line(resolved.digest);
     if (resolved.source === 'stale') {
       output.note(`the registry is down: this is what it said at ${resolved.resolvedAt.toISOString()}`);
+    }
+    if (rateLimit !== undefined) {
+      const all = rateLimit.limit === undefined ? '' : ` of ${rateLimit.limit}`;
+      output.note(`${rateLimit.remaining}${all} pulls left at the registry`);
     }
     if (resolved.moved !== undefined) output.note(`moved from ${resolved.moved.from}`);
   },
