@@ -30,6 +30,7 @@ export async function verify() {
     const harness = new Verification(dir, host, new RegistryClient(host));
     await harness.compareRuns();
     await harness.compareWithModel();
+    await harness.compareExtracted();
     await harness.compareWithUmoci();
     return harness.agrees;
   } finally {
@@ -115,6 +116,21 @@ class Verification {
       const found = await listingOfView(view);
       this.#say(`the view is the literal model: ${counted(wanted, ALL)}`, differences(found, wanted, ALL));
       console.log(`  ${view.merged.notes.length} notes on what the layers leave to interpretation`);
+    });
+  }
+
+  /** The same on disk, as far as this user may set owners and Node can make what there is. */
+  async compareExtracted() {
+    const wanted = listingOfFacts(literalFiles(LAYERS));
+    const fields = isRoot ? ON_DISK : ON_DISK.filter((field) => field !== 'owner' && field !== 'mode');
+    await this.#withCache('first', async (cache) => {
+      const view = await cache.view(this.#everything);
+      const folder = join(this.#dir, 'everything');
+      const { skipped } = await view.extract(folder);
+      for (const path of skipped) wanted.delete(path);
+      const lines = differences(listingOfFolder(folder), wanted, fields);
+      const left = `but for ${skipped.length} devices and FIFOs`;
+      this.#say(`the extracted image is the literal model: ${counted(wanted, fields)}, ${left}`, lines);
     });
   }
 
