@@ -53,7 +53,7 @@ function print(output: Output, stats: CacheStats): void {
     `${plural(pairs.proven + pairs.claimed + pairs.unpaired, 'layer')}: ${pairs.proven} proven, ${pairs.claimed} claimed, ${pairs.unpaired} with one name only`,
   );
   output.line(
-    `images need ${formatBytes(deduplication.logical)} and take ${formatBytes(deduplication.unique)}: ${deduplication.ratio.toFixed(2)} times less`,
+    `deduplication ${deduplication.ratio.toFixed(2)}: images of ${formatBytes(deduplication.logical)} take ${formatBytes(deduplication.unique)}`,
   );
   if (unreferenced.blobs > 0) {
     output.line(`no image needs ${plural(unreferenced.blobs, 'blob')} of ${formatBytes(unreferenced.size)}`);
