@@ -51,6 +51,8 @@ export interface IndexerContext {
 export class LayerIndexer {
   readonly #context: IndexerContext;
   readonly #flights = new SingleFlight<Indexed>();
+  /** By the form that is read, whichever name the layer was asked by. */
+  readonly #readings = new SingleFlight<Indexed>();
 
   constructor(context: IndexerContext) {
     this.#context = context;
@@ -106,7 +108,11 @@ export class LayerIndexer {
     let last: unknown;
     for (const source of sources) {
       try {
-        return await this.#read(source, options);
+        return await this.#readings.run(
+          `${source.digest} ${options.spanSize ?? ''}`,
+          options.signal,
+          (signal) => this.#read(source, { ...options, signal }),
+        );
       } catch (error) {
         // Another form of the layer may still be good.
         if (

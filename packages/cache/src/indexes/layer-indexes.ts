@@ -1,10 +1,8 @@
 import type { Readable } from 'node:stream';
-import { MergedView, parseTimestamp, readRange, type IndexedLayer } from '@layercache/layer';
-import type { OciLayout } from '@layercache/layout';
+import { MergedView, parseTimestamp, readRange } from '@layercache/layer';
 import {
   IntegrityError,
   LayercacheError,
-  MediaType,
   isLayercacheError,
   layerForm,
   parseDigest,
@@ -12,17 +10,11 @@ import {
   type Digest,
   type Platform,
 } from '@layercache/oci';
-import { checkBlob } from '../check-blob.js';
-import type { Layer } from '../layer.js';
-import type { BlobSupply, Pairing } from '../pairing.js';
 import { eachOf } from '../share/each.js';
-import type { RemoteBlobs } from '../share/remote-blobs.js';
-import { begunStream } from './begun-stream.js';
 import { imageLayers } from './image-layers.js';
 import { ImageView, type ReadFileOptions } from './image-view.js';
-import type { IndexStore } from './index-store.js';
-import { LayerBytes } from './layer-bytes.js';
-import { LayerIndexer, type Indexed, type LayerIndexOptions } from './layer-indexer.js';
+import { LayerAccess, type LayerAccessContext } from './layer-access.js';
+import { LayerIndexer, type Indexed, type IndexerContext, type LayerIndexOptions } from './layer-indexer.js';
 import { encodeSociIndex } from './soci-index.js';
 import type { StoredLayerIndex } from './stored-index.js';
 
@@ -62,29 +54,22 @@ export interface ViewOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface LayerIndexesContext {
-  readonly layout: OciLayout;
-  readonly supply: BlobSupply;
-  readonly blobs: RemoteBlobs;
-  readonly pairing: Pairing;
-  readonly store: IndexStore;
+export interface LayerIndexesContext extends IndexerContext, LayerAccessContext {
   readonly concurrency: number;
   /** The manifest that a name means. Throws `NOT_FOUND`. */
   readonly image: (name: string) => Descriptor;
-  /** The layer that a digest or diffID names, here or at a remote. Rejects with `NOT_FOUND`. */
-  readonly find: (key: Digest, signal: AbortSignal | undefined) => Promise<Layer>;
 }
 
 /** What a cache can do with the insides of its layers. */
 export class LayerIndexes {
   readonly #context: LayerIndexesContext;
   readonly #indexer: LayerIndexer;
-  /** Errors after which an index was dropped, so that it is worth to try again. */
-  readonly #dropped = new WeakSet<Error>();
+  readonly #access: LayerAccess;
 
   constructor(context: LayerIndexesContext) {
     this.#context = context;
     this.#indexer = new LayerIndexer(context);
+    this.#access = new LayerAccess(context);
   }
 
   async index(name: string, options: IndexOptions = {}): Promise<IndexReport> {
@@ -127,15 +112,11 @@ export class LayerIndexes {
       indexes.map(({ diffID, ztoc }) => ({ diffID, entries: ztoc.entries })),
       { time: config.created === undefined ? undefined : parseTimestamp(config.created) },
     );
-    return new ImageView(manifest, merged, indexes, {
-      bytes: (index) => this.#bytes(index),
-      begun: (index, pieces) => begunStream(this.#guarded(index, pieces)),
-      openTar: (diffID, stop) => this.#tar(diffID, stop),
-    });
+    return new ImageView(manifest, merged, indexes, this.#access);
   }
 
   openFile(image: string, path: string, options: ViewOptions = {}): Promise<Readable> {
-    return this.#twice(async () => (await this.view(image, options)).open(path, options));
+    return this.#access.twice(async () => (await this.view(image, options)).open(path, options));
   }
 
   readRange(
@@ -144,9 +125,9 @@ export class LayerIndexes {
     end: number,
     options: ReadFileOptions = {},
   ): Promise<Readable> {
-    return this.#twice(async () => {
+    return this.#access.twice(async () => {
       const index = await this.layerIndex(digestOrDiffID, options);
-      return begunStream(this.#guarded(index, readRange(this.#bytes(index), start, end, options)));
+      return this.#access.begun(index, readRange(this.#access.bytes(index), start, end, options));
     });
   }
 
@@ -220,50 +201,6 @@ export class LayerIndexes {
   async #indexOf(key: Digest, options: LayerIndexOptions): Promise<Indexed> {
     await this.#context.find(key, options.signal);
     return this.#indexer.index(key, options);
-  }
-
-  #bytes({ layer, diffID, ztoc }: StoredLayerIndex): IndexedLayer {
-    const { layout, blobs } = this.#context;
-    const entry = layout.lookup(layer.digest).find(({ descriptor }) => descriptor.digest === layer.digest);
-    const { digest, form } = layer;
-    const tar = { mediaType: MediaType.layer, digest, size: ztoc.compressedSize };
-    const derive = async (signal: AbortSignal | undefined): Promise<Readable> =>
-      (await this.#context.find(diffID, signal)).uncompressed({ keep: true, signal });
-    const source = { layout, blobs, derive: form === 'tar' ? derive : undefined };
-    return { ztoc, bytes: new LayerBytes(entry?.descriptor ?? tar, source) };
-  }
-
-  async *#tar(diffID: Digest, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
-    const layer = await this.#context.find(diffID, signal);
-    yield* (await layer.uncompressed({ keep: false, signal })) as AsyncIterable<Uint8Array>;
-  }
-
-  /**
-   * When a layer and its index do not fit, one of them is wrong. An index that others made goes, and is made anew;
-   * otherwise it is the layer, which is dropped where it is here.
-   */
-  async *#guarded(index: StoredLayerIndex, pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    try {
-      yield* pieces;
-    } catch (error) {
-      if (!isLayercacheError(error, 'DIGEST_MISMATCH', 'COMPRESSION_INVALID', 'UNSUPPORTED')) throw error;
-      if (index.proven) await checkBlob(this.#context.layout, index.layer.digest);
-      else {
-        await this.#context.store.drop(index, error);
-        this.#dropped.add(error);
-      }
-      throw error;
-    }
-  }
-
-  /** Once more when an index was dropped. */
-  async #twice<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof Error) || !this.#dropped.has(error)) throw error;
-      return work();
-    }
   }
 
   /** An image and the cache disagree on a diffID: only decompressing tells who is right. */
