@@ -17,7 +17,8 @@ try {
     const files = run('tar', ['tzf', tarball]).trim().split('\n');
     const stray = files.filter((file) => /\/test\/(?!conformance|images)|\.tsbuildinfo$/.test(file));
     if (stray.length > 0) throw new Error(`${tarball} carries ${stray[0]}`);
-    for (const wanted of ['README.md', 'LICENSE', 'dist/src/index.d.ts']) {
+    const program = tarball.startsWith('layercache-0') ? ['dist/bundle/layercache.js'] : [];
+    for (const wanted of ['README.md', 'LICENSE', 'dist/src/index.d.ts', ...program]) {
       if (!files.includes(`package/${wanted}`)) throw new Error(`${tarball} lacks ${wanted}`);
     }
   }
@@ -39,7 +40,13 @@ try {
   );
   if (run(process.execPath, ['use.mjs']) !== 'false\ntrue\n')
     throw new Error('the installed library answers wrongly');
-  const version = run('npx', ['layercache', '--version']).trim();
+  const layercache = (...args) => run('npx', ['layercache', '--cache', 'demo-cache/first', ...args]).trim();
+  const version = layercache('--version');
+  layercache('demo');
+  const [{ name }] = JSON.parse(layercache('--json', 'ls', '--images')).images;
+  // What looks for files of its own: the scanner's thread, the page of the report.
+  if (JSON.parse(layercache('--json', 'index', name)).hits !== 0) throw new Error('nothing was indexed');
+  layercache('stats', '--html', 'report.html');
   console.log(`${tarballs.length} packages installed and used; layercache --version says ${version}`);
 } finally {
   rmSync(dir, { recursive: true, force: true });

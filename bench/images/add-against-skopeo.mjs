@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { FOLDERS, makeMachineImage } from './machine-image.mjs';
-import { layercache, median, timed } from './program.mjs';
+import { bundled, layercache, median, timed } from './program.mjs';
 
 const WANTED = 400_000_000;
 const pairs = Number(process.argv[2] ?? 5);
@@ -55,6 +55,7 @@ try {
     await registry.stop();
   }
 } finally {
+  await bundled('--remove');
   await rm(dir, { recursive: true, force: true });
 }
 

@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const PROGRAM = fileURLToPath(new URL('../../packages/cli/bin/layercache.js', import.meta.url));
+const BUNDLE = fileURLToPath(new URL('../../scripts/bundle-cli.mjs', import.meta.url));
 const PRELOAD = new URL('report-peak.mjs', import.meta.url).href;
 
 /** Runs a program to its end: seconds, and the peak of its resident memory in MiB where it reports one. */
@@ -24,6 +25,9 @@ export async function timed(program, args, options = {}) {
 
 export const layercache = (...args) =>
   timed(process.execPath, [`--import=${PRELOAD}`, PROGRAM, '--quiet', ...args]);
+
+/** Makes the command line the one file that npm packs, or, with `--remove`, what was compiled again. */
+export const bundled = (...args) => timed(process.execPath, [BUNDLE, ...args]);
 
 /** Serves a cache until stopped. */
 export async function serve(cache) {
