@@ -51,7 +51,8 @@ import { Layer } from './layer.js';
 import { countedStream } from './metrics/counted-stream.js';
 import { meteredRegistries } from './metrics/metered-registry.js';
 import { Metrics } from './metrics/metrics.js';
-import { Mirror, upstreamHost } from './mirror/mirror.js';
+import { Mirror } from './mirror/mirror.js';
+import { upstreamHost } from './mirror/upstream-host.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import type { PruneOptions, PruneReport } from './policy/prune.js';
 import { Retention, type Reclaimable, type RetentionOptions } from './policy/retention.js';
@@ -556,7 +557,7 @@ export class LayerCache {
       host,
       tags: this.tags,
       metrics: this.metrics,
-      fetch: (blob, signal) => this.#blobs.fetch(blob, { signal }),
+      fetch: (blob, options) => this.#blobs.fetch(blob, options),
       renew: (named) => this.#retention.renew(named),
     }).registry();
   }

@@ -11,6 +11,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
+import { openArriving } from './arriving-blob.js';
 import {
   Blobs,
   type Bytes,
@@ -344,6 +345,22 @@ export class OciLayout {
    */
   ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
     return this.#ingest.fetch({ ...want, digest: parseDigest(want.digest) }, open, options);
+  }
+
+  /**
+   * A blob as a stream while `fetch` brings it here, as {@link OciLayout.ingest} does; called off when the stream is
+   * destroyed. Resolves when the first bytes come. The stream fails before its end when they are not the blob's.
+   *
+   * @throws LayercacheError what `fetch` throws
+   */
+  readArriving(
+    want: { readonly digest: Digest; readonly size: number },
+    fetch: (options: IngestOptions) => Promise<unknown>,
+    options: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Readable> {
+    const digest = parseDigest(want.digest);
+    const paths = [this.#ingest.partialPath(digest), this.#blobs.path(digest)];
+    return openArriving({ files: this.#files, paths }, { digest, size: want.size }, fetch, options.signal);
   }
 
   /** Commits: writes `index.json`, so that other tools see everything. */

@@ -10,7 +10,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import type { OciLayout } from '@layercache/layout';
+import type { IngestOptions, OciLayout } from '@layercache/layout';
 import {
   forward,
   parseReference,
@@ -21,8 +21,9 @@ import {
   type Registry,
   type RequestOptions,
 } from '@layercache/registry';
+import { countedStream } from '../metrics/counted-stream.js';
 import type { MetricsRecorder } from '../metrics/metrics.js';
-import { withOrigin } from '../share/blob-origin.js';
+import { blobOrigins, withOrigin } from '../share/blob-origin.js';
 import type { TagResolver } from '../tags/tag-resolver.js';
 import { mirroredParts } from './mirrored-manifest.js';
 import { PendingNames } from './pending-names.js';
@@ -37,8 +38,8 @@ export interface MirrorContext {
   readonly host: string;
   readonly tags: TagResolver;
   readonly metrics: MetricsRecorder;
-  /** Brings a blob of an entry here. */
-  readonly fetch: (blob: Descriptor, signal: AbortSignal) => Promise<unknown>;
+  /** Brings a blob here from where its descriptor says that it can be had. */
+  readonly fetch: (blob: Descriptor, options: IngestOptions) => Promise<unknown>;
   /** What the entry of an image says of how long it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
 }
@@ -166,28 +167,61 @@ export class Mirror {
     return (await local.blobSize(name, digest, options)) ?? upstream.blobSize(repository, digest, options);
   }
 
+  /** What is not here yet is handed out as it comes: a client need not wait for the last byte to get the first. */
   async #fetchBlob(name: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
-    const { local, layout, upstream, metrics } = this.#context;
-    const { repository, prefix } = this.#name(name);
+    const { local, layout, metrics } = this.#context;
     const here = await layout.blobSize(digest);
     if (here !== undefined) metrics.count('bytesSaved', here);
-    else if ((await local.blobSize(name, digest, options)) === undefined) {
-      // No manifest that came through here refers to it.
-      const size = await upstream.blobSize(repository, digest, options);
-      if (size === undefined) throw new LayercacheError('NOT_FOUND', `${prefix} has no blob ${digest}`);
-      const { signal } = options;
-      await layout.ingest(
-        { digest, size },
-        (offset, stop) =>
-          upstream.fetchBlob(repository, digest, {
-            signal: stop,
-            ...(offset === 0 ? {} : { range: { first: offset } }),
-          }),
-        { signal },
-      );
-      await layout.put(withOrigin({ mediaType: MediaType.octetStream, digest, size }, prefix));
+    const known = this.#elsewhere(digest);
+    // What no entry says where to get may be a diffID, whose tar the cache can make.
+    if (
+      here !== undefined ||
+      (known === undefined && (await local.blobSize(name, digest, options)) !== undefined)
+    ) {
+      return local.fetchBlob(name, digest, options);
     }
-    return local.fetchBlob(name, digest, options);
+    metrics.count('misses');
+    const { descriptor, fetch } = await this.#absent(name, digest, known, options);
+    const { size } = descriptor;
+    const { range, signal } = options;
+    if (range !== undefined) {
+      await fetch({ signal });
+      return local.fetchBlob(name, digest, options);
+    }
+    const body = await layout.readArriving({ digest, size }, fetch, { signal });
+    countedStream(body, (count) => {
+      metrics.count('bytesServed', count);
+    });
+    return { size, offset: 0, body };
+  }
+
+  /** A blob that is not here: as an entry says that it is, or the upstream. */
+  async #absent(
+    name: string,
+    digest: Digest,
+    known: Descriptor | undefined,
+    { signal }: RequestOptions,
+  ): Promise<{ descriptor: Descriptor; fetch: (options: IngestOptions) => Promise<unknown> }> {
+    const { layout, upstream, fetch } = this.#context;
+    const { repository, prefix } = this.#name(name);
+    const size = known?.size ?? (await upstream.blobSize(repository, digest, { signal }));
+    if (size === undefined) throw new LayercacheError('NOT_FOUND', `${prefix} has no blob ${digest}`);
+    const descriptor = withOrigin(known ?? { mediaType: MediaType.octetStream, digest, size }, prefix);
+    return {
+      descriptor,
+      fetch: async (options) => {
+        await fetch(descriptor, options);
+        if (known === undefined) await layout.put(descriptor);
+      },
+    };
+  }
+
+  /** The entry of a blob that says where to get it. */
+  #elsewhere(digest: Digest): Descriptor | undefined {
+    return this.#context.layout
+      .lookup(digest)
+      .map((entry) => entry.descriptor)
+      .find((descriptor) => descriptor.digest === digest && blobOrigins(descriptor).length > 0);
   }
 
   #known(digest: Digest): Descriptor | undefined {
@@ -204,23 +238,4 @@ export class Mirror {
     const { registry, repository } = parseReference(`${this.#context.host}/${name}`);
     return { repository, prefix: `${registry}/${repository}` };
   }
-}
-
-/**
- * The name of a registry, as in a reference: `docker.io`, `registry.example:5000`, with `https://` or without.
- *
- * @throws LayercacheError `USAGE`
- */
-export function upstreamHost(text: string): string {
-  const host = text.replace(/^https?:\/\//, '').replace(/\/$/, '');
-  try {
-    const { registry } = parseReference(`${host}/name`);
-    if (!host.includes('/') && (registry === host || host === 'index.docker.io')) return registry;
-  } catch (error) {
-    if (!(error instanceof LayercacheError)) throw error;
-  }
-  throw new LayercacheError(
-    'USAGE',
-    `${JSON.stringify(text.slice(0, 200))} is not a registry to mirror: expected a host such as docker.io or registry.example:5000`,
-  );
 }

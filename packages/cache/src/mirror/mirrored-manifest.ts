@@ -8,8 +8,8 @@ const MAX_CONFIG_SIZE = 16 * 1024 * 1024;
 
 export interface ManifestContext {
   readonly layout: OciLayout;
-  /** Brings a blob of an entry here. */
-  readonly fetch: (blob: Descriptor, signal: AbortSignal) => Promise<unknown>;
+  /** Brings a blob here from where its descriptor says that it can be had. */
+  readonly fetch: (blob: Descriptor, options: { readonly signal: AbortSignal }) => Promise<unknown>;
   /** Where the manifest came from: `docker.io/library/alpine`. */
   readonly origin: string;
   readonly signal: AbortSignal;
@@ -31,7 +31,7 @@ export async function mirroredParts(
   const entry = (part: Descriptor): Descriptor => withOrigin(part, context.origin);
   const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType)).map(entry);
   if (!isImageConfig(config) || config.size > MAX_CONFIG_SIZE) return parts;
-  await context.fetch(entry(config), context.signal);
+  await context.fetch(entry(config), { signal: context.signal });
   try {
     const document = readImageConfig(
       parsed.manifest,

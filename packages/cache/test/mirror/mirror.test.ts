@@ -127,6 +127,94 @@ describe('a pull-through mirror', () => {
     expect(upstream).to.have.length(5);
   });
 
+  it('hands out a blob while it is still coming, to all who want it', async () => {
+    let release: (() => void) | undefined;
+    const gate = new Promise<void>((resolve) => (release = resolve));
+    const big = layerOf(tarOf({ data: randomBytes(4_000_000) }));
+    let opened = 0;
+    const { source, open } = await mirrored({
+      front: (request, response) => {
+        if (request.method !== 'GET' || request.url?.endsWith(big.descriptor.digest) !== true) return false;
+        opened += 1;
+        response.writeHead(200, { 'content-length': big.bytes.length });
+        response.write(big.bytes.subarray(0, 3_000_000));
+        void gate.then(() => response.end(big.bytes.subarray(3_000_000)));
+        return true;
+      },
+    });
+    await source.pushBlob('team/app', big.descriptor, () => [big.bytes]);
+    const bodies = await Promise.all(
+      [1, 2, 3].map(async () => (await open().fetchBlob('team/app', big.descriptor.digest)).body),
+    );
+    const whole = bodies.map(async (body) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of body) {
+        chunks.push(chunk as Buffer);
+        // The upstream sends the rest when each of them has some.
+        if (chunks.length === 1 && ++started === bodies.length) release?.();
+      }
+      return Buffer.concat(chunks);
+    });
+    let started = 0;
+    for (const bytes of await Promise.all(whole)) expect(bytes.equals(big.bytes)).to.equal(true);
+    expect(opened).to.equal(1);
+  });
+
+  it('breaks off a blob that turns out to be wrong, and keeps nothing of it', async () => {
+    const [layer] = layers;
+    const { mirror, cache } = await mirrored({
+      front: (request, response) => {
+        if (request.method !== 'GET' || request.url?.endsWith(layer!.descriptor.digest) !== true)
+          return false;
+        const wrong = Buffer.from(layer!.bytes);
+        wrong[wrong.length - 1]! ^= 1;
+        response.end(wrong);
+        return true;
+      },
+    });
+    await mirror.fetchManifest('team/app', '1');
+    const got: Buffer[] = [];
+    const broken = await (async (): Promise<boolean> => {
+      try {
+        const { body } = await mirror.fetchBlob('team/app', layer!.descriptor.digest);
+        for await (const chunk of body) got.push(chunk as Buffer);
+        return false;
+      } catch {
+        return true;
+      }
+    })();
+    expect(broken).to.equal(true);
+    expect(Buffer.concat(got).length).to.be.lessThan(layer!.bytes.length);
+    expect(await cache.blobs.has(layer!.descriptor.digest)).to.equal(false);
+  });
+
+  it('goes on with a blob whose client left, when the next one comes', async () => {
+    const big = layerOf(tarOf({ data: randomBytes(3_000_000) }));
+    const ranges: (string | undefined)[] = [];
+    const { source, mirror, cache } = await mirrored({
+      front: (request, response) => {
+        if (request.method !== 'GET' || request.url?.endsWith(big.descriptor.digest) !== true) return false;
+        ranges.push(request.headers.range);
+        if (ranges.length > 1) return false;
+        response.writeHead(200, { 'content-length': big.bytes.length });
+        response.write(big.bytes.subarray(0, 2_000_000));
+        return true;
+      },
+    });
+    await source.pushBlob('team/app', big.descriptor, () => [big.bytes]);
+    const { body } = await mirror.fetchBlob('team/app', big.descriptor.digest);
+    for await (const chunk of body) {
+      expect(big.bytes.subarray(0, (chunk as Buffer).length)).to.deep.equal(chunk);
+      break;
+    }
+    body.destroy();
+    const again = await bytesOf((await mirror.fetchBlob('team/app', big.descriptor.digest)).body);
+    expect(again.equals(big.bytes)).to.equal(true);
+    expect(ranges).to.have.length(2);
+    expect(ranges[1]).to.match(/^bytes=[1-9]\d+-$/);
+    expect(await cache.blobs.has(big.descriptor.digest)).to.equal(true);
+  });
+
   it('sees a tag move when its TTL is over, and keeps the old image without the name', async () => {
     const { source, mirror, cache, host } = await mirrored({ tagTTL: 60_000 });
     await pull(mirror);
