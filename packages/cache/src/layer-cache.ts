@@ -360,7 +360,10 @@ export class LayerCache {
 
   /** Every layer once: by its diffID where it is known, else by its digest. In order of those. */
   *layers(): Generator<Layer> {
-    for (const name of layerNames(this.#layout)) yield this.layer(name);
+    for (const name of layerNames(this.#layout)) {
+      // What went since the iteration began is not listed.
+      if (layerRecord(this.#layout, name) !== undefined) yield this.layer(name);
+    }
   }
 
   /** Named images, in the order of their names. */

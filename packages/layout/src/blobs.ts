@@ -370,6 +370,7 @@ export class Blobs {
       return undefined;
     }
     return {
+      usedAt: new Date(Number(this.#files.fstatSync(fd).mtimeNs / 1_000_000n)),
       unlink: async () => {
         // Whoever wrote it anew in the meantime wants it.
         try {
@@ -390,12 +391,15 @@ export class Blobs {
 
 /** A blob that is about to go. */
 export interface Claim {
+  /** When it was last used; undefined when there is no file. */
+  readonly usedAt: Date | undefined;
   /** False when there is nothing to unlink. */
   unlink(): Promise<boolean>;
   release(): void;
 }
 
 const noFile: Claim = {
+  usedAt: undefined,
   unlink: () => Promise.resolve(false),
   release: () => undefined,
 };

@@ -4,6 +4,7 @@ export type { AdoptContext, DeriveContext, Derived, LayoutExtension } from './ex
 export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';
 export { indexStats, type IndexStats } from './index-stats.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
+export type { EvictedBlob } from './layout-state.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
 export { SideFolder, type SideFolderOptions } from './side-folder.js';
 export type { LimitOptions, Limits, RoomMade, Shortage } from './space/limits.js';

@@ -54,6 +54,12 @@ export interface StateOptions {
   readonly space: Space | undefined;
 }
 
+/** A blob that may go if it was not used after this time; undefined: if it is not here. */
+export interface EvictedBlob {
+  readonly digest: Digest;
+  readonly usedAt: Date | undefined;
+}
+
 /** The entries of a layout, shared with every other handle and process that has it open. */
 export class LayoutState {
   readonly #options: StateOptions;
@@ -194,18 +200,20 @@ export class LayoutState {
 
   /**
    * Forgets digests, and names of images that stay, and unlinks the blobs, once `index.json` does not list them. Of
-   * what a writer pins, everything stays. Needs no more room than was made for a commit.
+   * what a writer pins, or someone used since it was looked at, everything stays. Needs no more room than was made for a commit.
    *
    * @returns what went
    */
-  async evict(digests: readonly Digest[], names: readonly string[]): Promise<Digest[]> {
+  async evict(blobs: readonly EvictedBlob[], names: readonly string[]): Promise<Digest[]> {
     return this.#exclusive('eviction', async () => {
       while (!this.#settle()) await this.#commit();
       const claims = new Map<Digest, Claim>();
       try {
-        for (const digest of digests) {
+        for (const { digest, usedAt } of blobs) {
           const claim = this.#options.claimBlob(digest);
-          if (claim !== undefined) claims.set(digest, claim);
+          if (claim === undefined) continue;
+          if (claim.usedAt !== undefined && (usedAt === undefined || claim.usedAt > usedAt)) claim.release();
+          else claims.set(digest, claim);
         }
         const { table, journal } = this.#snapshot;
         const known = [...claims.keys()].filter((digest) => table.of(digest).length > 0);

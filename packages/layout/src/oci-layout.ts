@@ -33,7 +33,7 @@ import {
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
 import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
-import { LayoutState } from './layout-state.js';
+import { LayoutState, type EvictedBlob } from './layout-state.js';
 import { folderSize } from './space/folder-size.js';
 import { limitedFiles } from './space/limited-files.js';
 import type { LimitOptions } from './space/limits.js';
@@ -237,15 +237,17 @@ export class OciLayout {
 
   /**
    * Removes entries and blobs, and names of images that stay, to make room: what a writer in any process holds or is
-   * about to put stays whole, and readers who have a blob open keep it. `index.json` is written before a blob goes.
+   * about to put stays whole, so does what was used since it was chosen, and readers who have a blob open keep it.
+   * `index.json` is written before a blob goes.
    *
+   * @param blobs with the last use that was seen when they were chosen
    * @returns the digests that went
    */
-  async evict(digests: readonly Digest[], names: readonly string[] = []): Promise<Digest[]> {
+  async evict(blobs: readonly EvictedBlob[], names: readonly string[] = []): Promise<Digest[]> {
     const gone: Digest[] = [];
     try {
-      for (let at = 0; at < Math.max(1, digests.length); at += EVICTED_TOGETHER) {
-        const some = digests.slice(at, at + EVICTED_TOGETHER).map((one) => parseDigest(one));
+      for (let at = 0; at < Math.max(1, blobs.length); at += EVICTED_TOGETHER) {
+        const some = blobs.slice(at, at + EVICTED_TOGETHER);
         gone.push(...(await this.#state.evict(some, at === 0 ? names : [])));
       }
       await this.#space?.trim();

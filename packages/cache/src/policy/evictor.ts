@@ -77,12 +77,15 @@ export class Evictor {
 
   /** Takes out what was chosen. Resolves with what of it went. */
   async evict(plan: readonly Eviction[]): Promise<Eviction[]> {
-    const digests = plan.flatMap(({ loss }) => loss.digests);
+    const blobs = plan.flatMap(({ loss }) => loss.blobs);
     const names = plan.flatMap(({ loss }) => loss.names);
-    const gone = new Set(await this.#layout.evict(digests, names));
-    const done = plan.filter(
-      ({ loss }) => loss.names.length > 0 || loss.digests.some((one) => gone.has(one)),
-    );
+    const gone = new Set(await this.#layout.evict(blobs, names));
+    const done = plan.flatMap(({ candidate, loss }) => {
+      const went = loss.blobs.filter(({ digest }) => gone.has(digest));
+      if (went.length === 0 && loss.names.length === 0) return [];
+      const bytes = went.reduce((sum, { size }) => sum + size, 0);
+      return [{ candidate, loss: { ...loss, blobs: went, bytes } }];
+    });
     for (const { candidate, loss } of done) {
       const { kind, digest, names: called } = candidate;
       this.#logger.debug({ message: 'evicted', kind, digest, names: called, bytes: loss.bytes });

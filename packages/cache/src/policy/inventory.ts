@@ -7,7 +7,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import type { Entry, OciLayout } from '@layercache/layout';
+import type { Entry, EvictedBlob, OciLayout } from '@layercache/layout';
 import { isTar } from '../layer-record.js';
 import { CACHE_TAG } from '../share/cache-index.js';
 import type { ImagePartsReader } from '../share/image-parts.js';
@@ -31,7 +31,7 @@ interface Unit {
 
 /** What goes when some candidates go. */
 export interface Loss {
-  readonly digests: readonly Digest[];
+  readonly blobs: readonly (EvictedBlob & { readonly size: number })[];
   /** Names of images whose manifest stays. */
   readonly names: readonly string[];
   /** Bytes of the blobs on disk. */
@@ -112,7 +112,11 @@ export class Inventory {
     }
     const stays = candidate.kind === 'image' && !digests.includes(candidate.digest);
     return {
-      digests,
+      blobs: digests.map((digest) => {
+        const stored = this.#stored.get(digest);
+        const usedAt = stored === undefined ? undefined : new Date(stored.usedAt);
+        return { digest, usedAt, size: stored?.size ?? 0 };
+      }),
       names: stays ? candidate.names : [],
       bytes: digests.reduce((sum, digest) => sum + (this.#stored.get(digest)?.size ?? 0), 0),
       entries: digests.reduce((sum, digest) => sum + (this.#entriesOf.get(digest) ?? 0), 0),

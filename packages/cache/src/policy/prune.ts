@@ -108,13 +108,11 @@ export async function prune(
     ['unused', unused],
     ['size', tooMuch],
   ];
-  const gone = new Set(dryRun ? [] : await evictor.evict(reasons.flatMap(([, plan]) => plan)));
   for (const [reason, plan] of reasons) {
-    for (const eviction of plan) {
-      const { candidate, loss } = eviction;
-      if (!dryRun && !gone.has(eviction)) continue;
+    for (const { candidate, loss } of dryRun ? plan : await evictor.evict(plan)) {
       const { kind, digest, names, usedAt } = candidate;
-      items.push({ kind, digest, names, bytes: loss.bytes, digests: loss.digests, usedAt, reason });
+      const digests = loss.blobs.map((blob) => blob.digest);
+      items.push({ kind, digest, names, bytes: loss.bytes, digests, usedAt, reason });
     }
   }
   return { items, bytes: sum(items), dryRun };

@@ -23,7 +23,7 @@ async function openLimited(
       makeRoom: async () => {
         const oldest = queue.shift();
         if (oldest === undefined) return 'busy';
-        await layout.evict([oldest.digest]);
+        await layout.evict([{ digest: oldest.digest, usedAt: new Date() }]);
         evicted.push(oldest);
         return 'freed';
       },
@@ -122,7 +122,9 @@ describe('a limited layout', function () {
         limits: {
           maxSize: 4 * MiB,
           makeRoom: async () => {
-            const gone = await layout.evict(full.slice(next, ++next).map(({ digest }) => digest));
+            const gone = await layout.evict(
+              full.slice(next, ++next).map(({ digest }) => ({ digest, usedAt: new Date() })),
+            );
             return gone.length > 0 || next < full.length ? 'freed' : 'busy';
           },
         },
