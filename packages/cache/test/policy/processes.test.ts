@@ -174,9 +174,9 @@ describe('processes that share a cache', function () {
       for (const worker of workers) worker.signal('SIGCONT');
     };
     await Promise.all(workers.map((worker) => worker.says(1, 'ready')));
-    let sampling = true;
+    const progress = { done: false };
     const sampler = (async () => {
-      while (sampling) {
+      while (!progress.done) {
         sample();
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
@@ -190,7 +190,7 @@ describe('processes that share a cache', function () {
       }
       await workers[3]?.says(20, 'read');
     } finally {
-      sampling = false;
+      progress.done = true;
       await sampler;
     }
     for (const worker of workers) await worker.end();

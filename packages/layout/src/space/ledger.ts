@@ -6,7 +6,7 @@ import { folderSize } from './folder-size.js';
 
 /** How many handles can share a limited layout at a time. */
 const SLOTS = 254;
-/** Bytes of a slot. The first two are the head: magic and total, reserve and nothing. */
+/** Bytes of a slot. The first two are the head: magic and total, reserve and who borrowed it. */
 const WIDTH = 16;
 const FIRST = 2;
 const SIZE = WIDTH * (SLOTS + FIRST);
@@ -82,8 +82,14 @@ export class Ledger {
     return Number(this.#read(1)[0]);
   }
 
-  set reserve(bytes: number) {
-    this.#write(1, [BigInt(bytes), 0n]);
+  /** Whether a commit uses the reserve just now, and is going to put it back. */
+  get borrowed(): boolean {
+    return this.#read(1)[1] !== 0n;
+  }
+
+  /** @param borrowed by this handle */
+  setReserve(bytes: number, borrowed: boolean): void {
+    this.#write(1, [BigInt(bytes), borrowed ? BigInt(this.#slot) : 0n]);
   }
 
   /** Writes down what this handle holds. What is written must never be more than what it has. */
@@ -116,6 +122,7 @@ export class Ledger {
       try {
         this.#write(slot, [0n, 0n]);
         this.total -= credit;
+        if (this.#read(1)[1] === BigInt(slot)) this.setReserve(this.reserve, false);
         freed += credit;
       } finally {
         this.#files.closeSync(fd);

@@ -167,7 +167,7 @@ export class Space {
       this.#ledger.total = total + more;
       this.#side.left += more + this.#ledger.reserve;
       // In this order, and so everywhere: who dies in between leaves too much counted, never too little.
-      this.#ledger.reserve = 0;
+      this.#ledger.setReserve(0, true);
       this.#record();
     });
   }
@@ -176,11 +176,11 @@ export class Space {
     this.#borrowed = false;
     await this.#ledger.locked(() => {
       this.#need = commit;
-      const reserve = Math.min(this.#side.left, commit);
-      this.#side.left -= reserve;
+      const given = Math.max(0, Math.min(this.#side.left, commit - this.#ledger.reserve));
+      this.#side.left -= given;
       this.#record();
-      this.#ledger.reserve = reserve;
-      this.#reserveSeen = reserve;
+      this.#reserveSeen = this.#ledger.reserve + given;
+      this.#ledger.setReserve(this.#reserveSeen, false);
       this.#giveBack();
     });
   }
@@ -288,14 +288,15 @@ export class Space {
 
   /** Under the lock of the ledger: takes, or says how much is missing. */
   #take(account: Account, bytes: number): Shortage | undefined {
-    const { total, reserve } = this.#ledger;
-    const refill = Math.max(0, this.#need - reserve);
+    const { total, reserve, borrowed } = this.#ledger;
+    const refill = borrowed ? 0 : Math.max(0, this.#need - reserve);
     const more = bytes + refill;
     const over = total + more - this.maxSize;
     const missing = Math.max(over, this.#missingOnDisk(more));
     if (missing > 0) return { bytes: missing, entries: 0, derived: account.derived };
     this.#ledger.total = total + more;
-    this.#ledger.reserve = this.#reserveSeen = reserve + refill;
+    this.#reserveSeen = borrowed ? this.#reserveSeen : reserve + refill;
+    if (refill > 0) this.#ledger.setReserve(this.#reserveSeen, false);
     account.left += bytes;
     if (account !== this.#side) this.#rooms.add(account);
     this.#record();

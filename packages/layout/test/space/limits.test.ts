@@ -160,6 +160,29 @@ describe('a limited layout', function () {
     });
   });
 
+  it('counts right when two handles put, commit and evict at the same time', async () => {
+    await inScratch(async (dir) => {
+      const handles = [
+        await openLimited(dir, { maxSize: 4 * MiB }),
+        await openLimited(dir, { maxSize: 4 * MiB }),
+      ];
+      await Promise.all(
+        handles.map(async ({ layout, put }) => {
+          for (let n = 0; n < 25; n++) {
+            await put(randomBytes(150_000));
+            await layout.sync();
+          }
+        }),
+      );
+      const [one, two] = handles;
+      await one!.layout.close();
+      const taken = (await two!.layout.spaceTaken())!;
+      const inReserve = taken - folderSize(nodeFileSystem, dir);
+      expect(inReserve, 'what one commit needs').to.be.within(0, 200_000);
+      await two!.layout.close();
+    });
+  });
+
   it('leaves as much of the disk free as it is told', async () => {
     await inScratch(async (dir) => {
       let free = 3 * MiB;
