@@ -2,18 +2,14 @@
 // image from a registry, and warm.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { evenLayers, makeMachineImage } from '../images/machine-image.mjs';
+import { tenLayers } from '../images/machine-image.mjs';
 import { serve } from '../images/program.mjs';
 
 const PHASE = fileURLToPath(new URL('bench-phase.mjs', import.meta.url));
-const LAYERS = 10;
-/** Bytes of files, so that the image has 300 MB compressed or more. */
-const WANTED = 1_100_000_000;
 
 /** Runs all phases, and prints a table or, with `json`, a document. */
 export async function bench(image, json) {
@@ -38,16 +34,8 @@ export async function bench(image, json) {
   }
 }
 
-/** Kept for the next time: it takes a while to make. */
 async function serveMachineImage() {
-  const path = join(tmpdir(), 'layercache-bench-image');
-  if (!existsSync(path)) {
-    console.error(`making an image of this machine's own files in ${path}`);
-    const unfinished = await mkdtemp(`${path}-`);
-    await makeMachineImage(unfinished, 'bench:1', evenLayers(LAYERS, WANTED), { level: 6 });
-    await rename(unfinished, path);
-  }
-  const { host, stop } = await serve(path);
+  const { host, stop } = await serve(await tenLayers());
   return { image: `${host}/bench:1`, stop };
 }
 

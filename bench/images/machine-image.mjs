@@ -1,6 +1,10 @@
 // An image made of this machine's own files, so that benchmarks have real input wherever they run.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rename } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createGzip } from 'node:zlib';
 import { OciLayout } from '@layercache/layout';
 import { Annotation, Digester, MediaType } from '@layercache/oci';
@@ -100,4 +104,15 @@ async function pack(layout, paths, level) {
   const written = await layout.write(gzip);
   await feeding;
   return { written, diffID: digester.digest() };
+}
+
+/** An image of ten layers, with 300 MB compressed or more. Kept for the next time: it takes a while to make. */
+export async function tenLayers() {
+  const path = join(tmpdir(), 'layercache-bench-image');
+  if (existsSync(path)) return path;
+  console.error(`making an image of this machine's own files in ${path}`);
+  const unfinished = await mkdtemp(`${path}-`);
+  await makeMachineImage(unfinished, 'bench:1', evenLayers(10, 1_100_000_000), { level: 6 });
+  await rename(unfinished, path);
+  return path;
 }

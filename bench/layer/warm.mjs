@@ -1,16 +1,12 @@
 // What it takes to index an image that is indexed already: `node bench/layer/warm.mjs [ROUNDS]`.
 // The image has ten layers of this machine's own files, 300 MB compressed or more, and is kept for the next time.
 // After the cold run the blobs of the layers are moved away: what a warm run does, it does without them.
-import { existsSync } from 'node:fs';
-import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LayerCache } from '@layercache/cache';
-import { evenLayers, makeMachineImage } from '../images/machine-image.mjs';
+import { tenLayers } from '../images/machine-image.mjs';
 
-const LAYERS = 10;
-/** Bytes of files, so that the image has 300 MB compressed or more. */
-const WANTED = 1_100_000_000;
 const [rounds = '5'] = process.argv.slice(2);
 
 async function timed(work) {
@@ -21,14 +17,7 @@ async function timed(work) {
 
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 
-const image = join(tmpdir(), 'layercache-bench-image');
-if (!existsSync(image)) {
-  console.error(`making an image of this machine's own files in ${image}`);
-  const unfinished = await mkdtemp(`${image}-`);
-  await makeMachineImage(unfinished, 'bench:1', evenLayers(LAYERS, WANTED), { level: 6 });
-  await rename(unfinished, image);
-}
-
+const image = await tenLayers();
 const dir = await mkdtemp(join(tmpdir(), 'layercache-warm-'));
 try {
   const cold = await LayerCache.open(join(dir, 'cache'));
@@ -56,7 +45,7 @@ try {
     machine: `${cpus().length} × ${cpus()[0].model}, Node ${process.versions.node}, load ${loadavg()[0].toFixed(1)}`,
     image: `${layers.length} layers, ${(bytes / 1e6).toFixed(0)} MB compressed, ${first.result.files} files`,
     cold: `${first.seconds.toFixed(2)} s, ${(first.result.bytesRead / 1e6).toFixed(0)} MB of layers read`,
-    warm: `${median(warm).toFixed(3)} s (${Math.min(...warm).toFixed(3)} to ${Math.max(...warm).toFixed(3)}), no blob of a layer there to be read`,
+    warm: `${(median(warm) * 1000).toFixed(1)} ms (${(Math.min(...warm) * 1000).toFixed(1)} to ${(Math.max(...warm) * 1000).toFixed(1)}), no blob of a layer there to be read`,
     ratio: `${Math.round(first.seconds / median(warm))} ×; with opening the cache ${Math.round(first.seconds / median(opened))} ×`,
     'view of the image, warm': `${median(views).toFixed(3)} s`,
   };

@@ -40,7 +40,7 @@ export { diffImages } from './indexes/image-diff.js';
 export type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 export type { IndexProgress, LayerIndexOptions } from './indexes/layer-indexer.js';
 export type { IndexedLayerReport, IndexOptions, IndexReport, ViewOptions } from './indexes/layer-indexes.js';
-export type { DescribedLayer, StoredLayerIndex } from './indexes/stored-index.js';
+export type { DescribedLayer, IndexSummary, StoredLayerIndex } from './indexes/stored-index.js';
 export {
   LayerCache,
   type BlobOptions,

@@ -16,6 +16,8 @@ export const Annotation = {
   containerdName: 'io.containerd.image.name',
   /** On a layer index (SOCI zTOC): the digest of the layer it describes, in the form that it describes. */
   sociLayerDigest: 'com.amazon.soci.image-layer-digest',
+  /** On a layer index: how many entries the tar has, in decimal. */
+  files: 'dev.layercache.files',
   /** On a layer index in a SOCI index manifest: the media type of that layer. */
   sociLayerMediaType: 'com.amazon.soci.image-layer-mediaType',
   /** On a SOCI index manifest: who made it. */

@@ -2,7 +2,14 @@ import { decodeZtoc, encodeZtoc, type Ztoc } from '@layercache/layer';
 import type { Entry, OciLayout } from '@layercache/layout';
 import { digestOf, isLayercacheError, type Digest, type Logger } from '@layercache/oci';
 import type { BlobSupply } from '../pairing.js';
-import { indexDescriptor, indexedLayer, type DescribedLayer, type StoredLayerIndex } from './stored-index.js';
+import {
+  entrySummary,
+  indexDescriptor,
+  indexedLayer,
+  type DescribedLayer,
+  type IndexSummary,
+  type StoredLayerIndex,
+} from './stored-index.js';
 
 /** Bytes. The index of a tar of some 25 GB. A larger one is not read again, so what claims to be one is none. */
 const MAX_INDEX_SIZE = 256 * 1024 * 1024;
@@ -47,6 +54,18 @@ export class IndexStore {
         const index = await this.#load(entry, layer, diffID, options.signal);
         if (index === undefined) continue;
         if (options.spanSize === undefined || index.ztoc.spanSize === options.spanSize) return index;
+      }
+    }
+    return undefined;
+  }
+
+  /** Of an index that this machine made and has, the first as {@link find} has it. Nothing is read. */
+  async summary(diffID: Digest, layers: readonly DescribedLayer[]): Promise<IndexSummary | undefined> {
+    const entries = this.#layout.lookup(diffID);
+    for (const layer of layers) {
+      for (const { descriptor, proven } of entries) {
+        if (!proven || indexedLayer(descriptor) !== layer.digest) continue;
+        if (await this.#layout.has(descriptor.digest, descriptor.size)) return entrySummary(descriptor);
       }
     }
     return undefined;

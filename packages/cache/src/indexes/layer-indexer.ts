@@ -14,7 +14,7 @@ import { checkBlob } from '../check-blob.js';
 import { layerRecord, type LayerRecord } from '../layer-record.js';
 import type { BlobSupply, Pairing } from '../pairing.js';
 import type { IndexStore } from './index-store.js';
-import type { DescribedLayer, StoredLayerIndex } from './stored-index.js';
+import { summaryOf, type DescribedLayer, type IndexSummary, type StoredLayerIndex } from './stored-index.js';
 
 export interface IndexProgress {
   /** The layer. */
@@ -40,6 +40,13 @@ export interface Indexed {
   readonly bytesRead: number;
 }
 
+/** An index without its contents, and what it took. */
+export interface Summarised extends IndexSummary {
+  readonly cached: boolean;
+  /** Bytes of the layer that were read. */
+  readonly bytesRead: number;
+}
+
 export interface IndexerContext {
   readonly layout: OciLayout;
   readonly supply: BlobSupply;
@@ -58,6 +65,22 @@ export class LayerIndexer {
     this.#context = context;
   }
 
+  /** What there is to say of an index, which is made when it is not here. One that this machine made is not read. */
+  async summary(key: Digest, options: LayerIndexOptions = {}): Promise<Summarised> {
+    const record = this.#record(key);
+    if (record.diffID !== undefined && options.spanSize === undefined) {
+      const sources = await this.#sources(record);
+      const known = await this.#context.store.summary(record.diffID, describedLayers(sources));
+      const [first] = sources;
+      if (known !== undefined && first !== undefined) {
+        options.onProgress?.({ descriptor: first, read: 0, state: 'cached' });
+        return { ...known, cached: true, bytesRead: 0 };
+      }
+    }
+    const { index, cached, bytesRead } = await this.index(key, options);
+    return { ...summaryOf(index), cached, bytesRead };
+  }
+
   /**
    * The index of the layer that a digest or a diffID names. Asked by a digest, it describes that form, or the tar
    * of a zstd layer; asked by a diffID, the form that costs least to read.
@@ -71,11 +94,10 @@ export class LayerIndexer {
       const record = this.#record(key);
       const { diffID } = record;
       const sources = await this.#sources(record);
-      const forms = sources.flatMap((source) => describedLayer(source) ?? []);
       const found =
         diffID === undefined
           ? undefined
-          : await this.#context.store.find(diffID, forms, { spanSize, signal: shared });
+          : await this.#context.store.find(diffID, describedLayers(sources), { spanSize, signal: shared });
       const [first] = sources;
       if (found !== undefined) {
         if (first !== undefined) onProgress?.({ descriptor: first, read: 0, state: 'cached' });
@@ -179,10 +201,12 @@ export class LayerIndexer {
   }
 }
 
-/** What an index of this layer describes; undefined for a zstd layer whose diffID nobody knows. */
-function describedLayer(source: Descriptor): DescribedLayer | undefined {
-  const form = layerForm(source.mediaType);
-  if (form === 'tar+gzip' || form === 'tar') return { digest: source.digest, form };
-  const diffID = claimedDiffID(source);
-  return diffID === undefined ? undefined : { digest: diffID, form: 'tar' };
+/** What indexes of these forms of a layer describe. That of a zstd layer cannot be known without its diffID. */
+function describedLayers(sources: readonly Descriptor[]): DescribedLayer[] {
+  return sources.flatMap((source): DescribedLayer[] => {
+    const form = layerForm(source.mediaType);
+    if (form === 'tar+gzip' || form === 'tar') return [{ digest: source.digest, form }];
+    const diffID = claimedDiffID(source);
+    return diffID === undefined ? [] : [{ digest: diffID, form: 'tar' }];
+  });
 }

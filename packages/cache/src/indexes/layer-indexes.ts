@@ -16,7 +16,7 @@ import { ImageView, type ReadFileOptions } from './image-view.js';
 import { LayerAccess, type LayerAccessContext } from './layer-access.js';
 import { LayerIndexer, type Indexed, type IndexerContext, type LayerIndexOptions } from './layer-indexer.js';
 import { encodeSociIndex } from './soci-index.js';
-import type { StoredLayerIndex } from './stored-index.js';
+import type { IndexSummary, StoredLayerIndex } from './stored-index.js';
 
 export interface IndexOptions extends LayerIndexOptions {
   /** Which image of an index: Linux on this machine's processor unless said. */
@@ -26,14 +26,9 @@ export interface IndexOptions extends LayerIndexOptions {
 }
 
 /** One layer in an {@link IndexReport}. */
-export interface IndexedLayerReport {
+export interface IndexedLayerReport extends IndexSummary {
   /** As the image has it, or as it was asked for. */
   readonly digest: Digest;
-  readonly diffID: Digest;
-  /** Of the blob that holds the index. */
-  readonly indexDigest: Digest;
-  /** Entries of its tar. */
-  readonly files: number;
   /** Whether the index was there already. */
   readonly cached: boolean;
 }
@@ -75,19 +70,21 @@ export class LayerIndexes {
   async index(name: string, options: IndexOptions = {}): Promise<IndexReport> {
     const image = this.#imageOrLayer(name);
     const layers = typeof image === 'string' ? [image] : await this.#layersOf(image, options);
-    const indexed = await this.#indexAll(layers, options);
-    const reports = [...indexed].map(([digest, { index, cached }]) => ({
-      digest,
-      diffID: index.diffID,
-      indexDigest: index.digest,
-      files: index.ztoc.entries.length,
-      cached,
-    }));
+    const indexed = await this.#eachLayer(layers, options, async (digest, each) => {
+      await this.#context.find(digest, each.signal);
+      return { digest, ...(await this.#indexer.summary(digest, each)) };
+    });
     return {
-      layers: reports,
-      hits: reports.filter(({ cached }) => cached).length,
-      files: reports.reduce((sum, { files }) => sum + files, 0),
-      bytesRead: [...indexed.values()].reduce((sum, { bytesRead }) => sum + bytesRead, 0),
+      layers: indexed.map(({ digest, diffID, indexDigest, files, cached }) => ({
+        digest,
+        diffID,
+        indexDigest,
+        files,
+        cached,
+      })),
+      hits: indexed.filter(({ cached }) => cached).length,
+      files: indexed.reduce((sum, { files }) => sum + files, 0),
+      bytesRead: indexed.reduce((sum, { bytesRead }) => sum + bytesRead, 0),
     };
   }
 
@@ -99,10 +96,10 @@ export class LayerIndexes {
     const { layout, supply, image } = this.#context;
     const { manifest, config, layers } = await imageLayers(layout, supply, image(name), { platform, signal });
     const digests = layers.map((layer) => layer.digest);
-    const indexed = await this.#indexAll(digests, { signal });
+    const indexed = await this.#indexAll(digests, signal);
     const indexes: StoredLayerIndex[] = [];
     for (const [position, layer] of layers.entries()) {
-      const index = indexed.get(layer.digest)?.index;
+      const index = indexed.get(layer.digest);
       const claimed = config.rootfs.diff_ids[position];
       if (index === undefined || claimed === undefined) throw new TypeError('every layer was indexed');
       if (index.diffID !== claimed) await this.#contradicted(manifest, layer, claimed, signal);
@@ -153,10 +150,10 @@ export class LayerIndexes {
       );
     }
     const digests = readable.map((layer) => layer.digest);
-    const indexed = await this.#indexAll(digests, { signal: options.signal });
+    const indexed = await this.#indexAll(digests, options.signal);
     const pairs = readable.flatMap((layer) => {
-      const found = indexed.get(layer.digest);
-      return found === undefined ? [] : [{ layer, index: found.index }];
+      const index = indexed.get(layer.digest);
+      return index === undefined ? [] : [{ layer, index }];
     });
     const soci = encodeSociIndex(manifest, pairs);
     await layout.write(soci.config.bytes);
@@ -179,23 +176,37 @@ export class LayerIndexes {
     return (await imageLayers(layout, supply, image, options)).layers.map((layer) => layer.digest);
   }
 
-  /** Each layer once, in order. The first that fails stops the others. */
-  async #indexAll(layers: readonly Digest[], options: IndexOptions): Promise<Map<Digest, Indexed>> {
+  async #indexAll(
+    layers: readonly Digest[],
+    signal: AbortSignal | undefined,
+  ): Promise<Map<Digest, StoredLayerIndex>> {
+    const indexed = await this.#eachLayer(layers, { signal }, async (digest, options) => {
+      return [digest, (await this.#indexOf(digest, options)).index] as const;
+    });
+    return new Map(indexed);
+  }
+
+  /** Each layer once. Resolves in their order; the first that fails stops the others. */
+  async #eachLayer<T>(
+    layers: readonly Digest[],
+    options: IndexOptions,
+    work: (layer: Digest, options: LayerIndexOptions) => Promise<T>,
+  ): Promise<T[]> {
     const { concurrency = this.#context.concurrency, spanSize, onProgress } = options;
     const distinct = [...new Set(layers)];
     const abort = new AbortController();
     const signal =
       options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
-    const found = new Map<Digest, Indexed>();
+    const done = new Map<Digest, T>();
     await eachOf(distinct, { concurrency, signal }, async (layer) => {
       try {
-        found.set(layer, await this.#indexOf(layer, { spanSize, signal, onProgress }));
+        done.set(layer, await work(layer, { spanSize, signal, onProgress }));
       } catch (error) {
         abort.abort(error);
         throw error;
       }
     });
-    return new Map(distinct.map((layer) => [layer, found.get(layer)] as [Digest, Indexed]));
+    return distinct.map((layer) => done.get(layer) as T);
   }
 
   async #indexOf(key: Digest, options: LayerIndexOptions): Promise<Indexed> {

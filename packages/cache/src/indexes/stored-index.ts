@@ -28,18 +28,45 @@ export interface StoredLayerIndex {
   readonly proven: boolean;
 }
 
+/** What can be said of an index without decoding it. */
+export interface IndexSummary {
+  /** Of the blob that holds the index. */
+  readonly indexDigest: Digest;
+  readonly diffID: Digest;
+  /** Entries of the tar. */
+  readonly files: number;
+}
+
+export function summaryOf({ digest, diffID, ztoc }: StoredLayerIndex): IndexSummary {
+  return { indexDigest: digest, diffID, files: ztoc.entries.length };
+}
+
+/** What the entry of an index says; undefined when it does not say enough. */
+export function entrySummary({ digest, annotations }: Descriptor): IndexSummary | undefined {
+  const diffID = annotations?.[Annotation.diffID];
+  const files = annotations?.[Annotation.files];
+  if (diffID === undefined || !isDigest(diffID) || files === undefined || !/^\d{1,9}$/.test(files))
+    return undefined;
+  return { indexDigest: digest, diffID, files: Number(files) };
+}
+
 /** The entry of an index. Its diffID makes it found where the layer is. */
 export function indexDescriptor({
   digest,
   size,
   layer,
   diffID,
-}: Pick<StoredLayerIndex, 'digest' | 'size' | 'layer' | 'diffID'>): Descriptor {
+  ztoc,
+}: Pick<StoredLayerIndex, 'digest' | 'size' | 'layer' | 'diffID' | 'ztoc'>): Descriptor {
   return {
     mediaType: MediaType.octetStream,
     digest,
     size,
-    annotations: { [Annotation.sociLayerDigest]: layer.digest, [Annotation.diffID]: diffID },
+    annotations: {
+      [Annotation.sociLayerDigest]: layer.digest,
+      [Annotation.diffID]: diffID,
+      [Annotation.files]: String(ztoc.entries.length),
+    },
   };
 }
 

@@ -72,12 +72,38 @@ describe('the indexes of an image', () => {
       annotations: {
         [Annotation.sociLayerDigest]: one.descriptor.digest,
         [Annotation.diffID]: one.diffID,
+        [Annotation.files]: '2',
       },
     });
     expect(decodeZtoc(await bytesOf(cache.blob(indexDigest))).entries.map(({ name }) => name)).to.deep.equal([
       'one',
       'etc/which',
     ]);
+  });
+
+  it('are made again when they are gone, or went bad', async () => {
+    const one = layer('one');
+    const cache = await cacheWith([one]);
+    const first = await cache.index(one.diffID);
+    const file = blobFile(cache, first.layers[0]?.indexDigest ?? one.diffID);
+    const whole = await readFile(file);
+    await rm(file);
+    expect((await cache.index(one.diffID)).hits).to.equal(0);
+    expect(await readFile(file)).to.deep.equal(whole);
+    await writeFile(file, whole.fill(1, 100, 200));
+    expect((await cache.layerIndex(one.diffID)).digest).to.equal(first.layers[0]?.indexDigest);
+    expect(digestOf(await readFile(file))).to.equal(first.layers[0]?.indexDigest);
+  });
+
+  it('are the same bytes in every cache and every run, however many are made at a time', async () => {
+    const layers = ['one', 'two', 'three'].map((name) => layer(name));
+    const digests = [];
+    for (const concurrency of [1, 2, 4, undefined]) {
+      const cache = await cacheWith(layers);
+      const report = await cache.index('registry.test/app:1', { concurrency, spanSize: 20_000 });
+      digests.push(report.layers.map(({ indexDigest }) => indexDigest));
+    }
+    for (const others of digests) expect(others).to.deep.equal(digests[0]);
   });
 
   it('prove digest and diffID of each layer, in the same pass', async () => {
