@@ -64,7 +64,8 @@ function drawActivity(activity: ReportActivity, at: string): void {
   const { hits, misses, since, operations } = activity;
   const asked = hits + misses;
   const span = showDuration(Date.parse(at) - Date.parse(since));
-  barChart(byId('hits'), `Hit rate ${showShare(hits, asked)}, counted for ${span}`, [
+  const rate = asked === 0 ? 'Hit rate: nothing was asked for' : `Hit rate ${showShare(hits, asked)}`;
+  barChart(byId('hits'), `${rate}, counted for ${span}`, [
     {
       label: 'found here',
       value: hits,
@@ -88,6 +89,10 @@ function drawActivity(activity: ReportActivity, at: string): void {
     'Bytes handed out, and from registries',
     traffic.map(([label, value, kind]) => ({ label, value, kind, text: showBytes(value) })),
   );
+  if (operations.length === 0) {
+    byId('operations').replaceChildren('nothing was done yet');
+    return;
+  }
   const titles = ['Operation', 'Count', 'Errors', 'p50', 'p95', 'p99'];
   const cells = operations.map(({ name, count, errors, p50, p95, p99 }) => [
     name,

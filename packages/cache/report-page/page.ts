@@ -10,7 +10,7 @@ function drawTotals({ totals, at, activity }: ReportData): void {
   const layers = totals.proven + totals.claimed + totals.unpaired;
   const figures: (readonly [figure: string, label: string, detail: string])[] = [
     [showBytes(totals.disk), 'on disk', `${totals.blobs.toLocaleString('en-US')} blobs`],
-    [String(totals.images), 'images', `${showBytes(totals.logical)} if nothing were shared`],
+    [totals.images.toLocaleString('en-US'), 'images', `${showBytes(totals.logical)} if nothing were shared`],
     [
       `${totals.ratio.toFixed(2)}×`,
       'deduplication',
@@ -18,7 +18,7 @@ function drawTotals({ totals, at, activity }: ReportData): void {
     ],
     [showBytes(totals.reclaimable), 'reclaimable', 'can be made again, or nothing leads to it'],
     [
-      String(layers),
+      layers.toLocaleString('en-US'),
       'layers',
       `${totals.proven} proven, ${totals.claimed} claimed, ${totals.unpaired} with one name`,
     ],

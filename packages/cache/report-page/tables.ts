@@ -13,6 +13,8 @@ interface Column<T> {
 }
 
 const SHOWN = 200;
+/** Of the images that use a layer. */
+const NAMED = 6;
 
 /** A table whose rows can be sorted and searched. */
 class Table<T> {
@@ -140,7 +142,11 @@ function layerColumns(data: ReportData): Column<ReportLayer>[] {
       if (layer !== undefined) users.set(layer, [...(users.get(layer) ?? []), imageName(image)]);
     }
   }
-  const usersOf = (layer: ReportLayer): string => (users.get(layer) ?? []).join(', ');
+  const usersOf = (layer: ReportLayer): string => {
+    const names = (users.get(layer) ?? []).slice(0, NAMED);
+    const more = sharing(layer) - names.length;
+    return [...names, ...(more > 0 ? [`and ${more.toLocaleString('en-US')} more`] : [])].join(', ');
+  };
   return [
     { title: 'Layer', cell: (layer) => digestCell(layer), key: layerName },
     { title: 'Images', numeric: true, cell: (layer) => String(sharing(layer)), key: sharing },

@@ -6,7 +6,7 @@ export { indexStats, type IndexStats } from './index-stats.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export type { EvictedBlob } from './layout-state.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
-export { SideFolder, type SideFolderOptions } from './side-folder.js';
+export { SideFolder, type SideFolderOptions, type WithRoom } from './side-folder.js';
 export type { LimitOptions, Limits, RoomMade, Shortage } from './space/limits.js';
 export type { StoredBlob } from './stored-blobs.js';
 export type { PartialFile } from './temp-files.js';
