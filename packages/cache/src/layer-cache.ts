@@ -558,6 +558,7 @@ export class LayerCache {
       local: this.registry(),
       upstream: this.#registryOf(host),
       host,
+      logger: this.#logger,
       tags: this.tags,
       metrics: this.metrics,
       fetch: (blob, options) => this.#blobs.fetch(blob, options),

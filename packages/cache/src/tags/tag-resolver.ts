@@ -34,7 +34,7 @@ export interface ResolvedTag {
   readonly reference: string;
   readonly digest: Digest;
   readonly descriptor: Descriptor;
-  /** When the registry said so. */
+  /** When the registry said so. The beginning of 1970 when that is not known any more. */
   readonly resolvedAt: Date;
   /** Undefined for a reference with a digest, which cannot move. */
   readonly expiresAt: Date | undefined;
@@ -96,8 +96,8 @@ export class TagResolver {
     const name = formatReference(reference);
     if (reference.digest !== undefined) return this.#pinned(reference, name, reference.digest, options);
     const record = this.#store.read(name);
-    const known = record?.sightings.at(-1);
-    const valid = record !== undefined && !isInvalidated(record);
+    const known = record === undefined ? this.#named(name) : record.sightings.at(-1);
+    const valid = record === undefined || !isInvalidated(record);
     if (known !== undefined && valid && this.#isFresh(known, options.maxAge)) {
       this.#context.metrics.count('tagHits');
       return this.#resolved(name, known, 'cache');
@@ -217,6 +217,14 @@ export class TagResolver {
     };
   }
 
+  /** What the cache has under the name, when nothing else is known of the tag: its side state may have been deleted. */
+  #named(name: string): TagSighting | undefined {
+    const descriptor = this.#context.layout.lookupTag(name)?.descriptor;
+    if (descriptor === undefined) return undefined;
+    const { mediaType, digest, size } = descriptor;
+    return { descriptor: { mediaType, digest, size }, firstSeen: 0, lastSeen: 0 };
+  }
+
   /** A time in the future is a clock that was set back, or a lie. */
   #isFresh(known: TagSighting, maxAge: number | undefined): boolean {
     const age = this.#now() - known.lastSeen;
@@ -255,18 +263,18 @@ function offlineError(
   record: TagRecord | undefined,
   known: TagSighting | undefined,
 ): LayercacheError {
-  if (record === undefined || known === undefined) {
+  if (known === undefined) {
     return new LayercacheError('NOT_FOUND', `${name} was never resolved, and no registry may be asked`);
   }
-  if (isInvalidated(record)) {
+  if (record !== undefined && isInvalidated(record)) {
     return new LayercacheError(
       'INVALIDATED',
       `what is known of ${name} was invalidated, and no registry may be asked: resolve it online`,
     );
   }
-  const seen = new Date(known.lastSeen).toISOString();
+  const seen = known.lastSeen === 0 ? 'at an unknown time' : `at ${new Date(known.lastSeen).toISOString()}`;
   return new LayercacheError(
     'EXPIRED',
-    `${name} was last resolved at ${seen}, which is too long ago, and no registry may be asked: resolve it online`,
+    `${name} was last resolved ${seen}, which is too long ago, and no registry may be asked: resolve it online`,
   );
 }

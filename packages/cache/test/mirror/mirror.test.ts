@@ -304,6 +304,21 @@ describe('a pull-through mirror', () => {
     expect(listed).to.deep.equal(['1', 'team/app']);
   });
 
+  it('passes on what the cache has no room for', async () => {
+    const { mirror, cache, source } = await mirrored({ limits: { maxSize: 300_000 } });
+    const big = layerOf(tarOf({ data: randomBytes(600_000) }));
+    const fat = imageOf([big]);
+    await pushImage(source, 'team/app', 'fat', fat);
+    expect((await mirror.fetchManifest('team/app', 'fat')).descriptor.digest).to.equal(fat.descriptor.digest);
+    for (const range of [undefined, { first: 10, last: 99_999 }]) {
+      const { body } = await mirror.fetchBlob('team/app', big.descriptor.digest, range ? { range } : {});
+      const wanted = range === undefined ? big.bytes : big.bytes.subarray(10, 100_000);
+      expect((await bytesOf(body)).equals(wanted)).to.equal(true);
+    }
+    expect(await cache.blobs.has(big.descriptor.digest)).to.equal(false);
+    await pull(mirror);
+  });
+
   it('takes nothing', async () => {
     const { mirror } = await mirrored();
     const error = await failure('REGISTRY', () =>

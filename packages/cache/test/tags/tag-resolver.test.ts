@@ -313,6 +313,16 @@ describe('resolving tags', () => {
     await cache.add(NAME);
     down.broken = new LayercacheError('NETWORK', 'no route');
     expect((await cache.add(NAME)).fetched).to.equal(0);
+    // Without side state it is not known when that was, but what the name meant is.
+    rmSync(join(cache.dir, '.layercache', 'tags'), { recursive: true });
+    await failure('EXPIRED', () => cache.tags.resolve(NAME, { offline: true }));
+    await failure('NETWORK', () => cache.tags.resolve(NAME, { staleIfError: false }));
+    const stale = await cache.tags.resolve(NAME);
+    expect([stale.source, stale.digest, stale.resolvedAt.getTime()]).to.deep.equal([
+      'stale',
+      one.descriptor.digest,
+      0,
+    ]);
   });
 
   it('starts anew when what it kept is gone, is not its own, or comes from the future', async () => {
