@@ -41,14 +41,15 @@ export type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 export type { IndexProgress, LayerIndexOptions } from './indexes/layer-indexer.js';
 export type { IndexedLayerReport, IndexOptions, IndexReport, ViewOptions } from './indexes/layer-indexes.js';
 export type { DescribedLayer, IndexSummary, StoredLayerIndex } from './indexes/stored-index.js';
-export {
-  LayerCache,
-  type BlobOptions,
-  type ExportOptions,
-  type FindOptions,
-  type LayerCacheOptions,
-  type VerifyCacheOptions,
-} from './layer-cache.js';
+export type { NamedImage } from './image-names.js';
+export { LayerCache } from './layer-cache.js';
+export type {
+  BlobOptions,
+  ExportOptions,
+  FindOptions,
+  LayerCacheOptions,
+  VerifyCacheOptions,
+} from './layer-cache-options.js';
 export type { PruneOptions, PruneReason, PruneReport, PrunedItem } from './policy/prune.js';
 export type { Reclaimable, RetentionOptions } from './policy/retention.js';
 export { composite, costAware, lru, size, strategies, strategyNamed, ttl } from './policy/strategies.js';

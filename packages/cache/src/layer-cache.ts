@@ -1,12 +1,9 @@
 import type { Readable } from 'node:stream';
 import {
-  Annotation,
   LayercacheError,
-  isManifestMediaType,
   parseDigest,
   refName,
   silentLogger,
-  withAnnotations,
   type Descriptor,
   type Digest,
   type Logger,
@@ -17,24 +14,17 @@ import {
   verify,
   type Entry,
   type IndexStats,
-  type LimitOptions,
-  type Limits,
-  type ReadOptions,
-  type RoomMade,
-  type Shortage,
-  type VerifyOptions,
   type VerifyReport,
 } from '@layercache/layout';
-import { RegistryClient, formatReference, parseReference, type Registry } from '@layercache/registry';
+import type { Registry } from '@layercache/registry';
 import { ImageAdder, type AddOptions, type AddedImage } from './add-image.js';
 import { CacheRegistry } from './cache-registry.js';
+import { BlobAccess } from './content/blob-access.js';
 import { BlobCache } from './content/blob-cache.js';
 import { ManifestCache } from './content/manifest-cache.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
-import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
-import { cacheReport, type CacheReport } from './insight/report.js';
-import { cacheStats, type CacheStats, type StatsOptions, type StatsSubject } from './insight/stats.js';
+import { ImageNames, type NamedImage } from './image-names.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import { IndexStore } from './indexes/index-store.js';
 import type { LayerIndexOptions } from './indexes/layer-indexer.js';
@@ -45,71 +35,38 @@ import {
   type ViewOptions,
 } from './indexes/layer-indexes.js';
 import type { StoredLayerIndex } from './indexes/stored-index.js';
-import { openBlob } from './open-blob.js';
+import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
+import { cacheReport, type CacheReport } from './insight/report.js';
+import { cacheStats, type CacheStats, type StatsOptions, type StatsSubject } from './insight/stats.js';
+import type {
+  BlobOptions,
+  ExportOptions,
+  FindOptions,
+  LayerCacheOptions,
+  VerifyCacheOptions,
+} from './layer-cache-options.js';
 import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
-import { countedStream } from './metrics/counted-stream.js';
 import { meteredRegistries } from './metrics/metered-registry.js';
 import { Metrics } from './metrics/metrics.js';
 import { Mirror } from './mirror/mirror.js';
 import { upstreamHost } from './mirror/upstream-host.js';
 import { Pairing, type BlobSupply } from './pairing.js';
+import { checkedLimits } from './policy/checked-limits.js';
 import type { PruneOptions, PruneReport } from './policy/prune.js';
-import { Retention, type Reclaimable, type RetentionOptions } from './policy/retention.js';
-import { isExpired } from './policy/lifetime.js';
-import { CACHE_TAG } from './share/cache-index.js';
+import { Retention, type Reclaimable } from './policy/retention.js';
+import { cacheLocation } from './share/cache-location.js';
 import { cacheExtension, derivedBlobs } from './share/extension.js';
 import { pullCache, type PullContext, type PullOptions, type PullResult } from './share/pull.js';
 import { CachePusher, type PushContext, type PushOptions, type PushResult } from './share/push.js';
 import { RemoteBlobs, type BlobState } from './share/remote-blobs.js';
-import type { CacheLocation } from './share/remote-cache.js';
 import { RemoteMemory } from './share/remote-memory.js';
 import { RemoteTier } from './share/remote-tier.js';
 import { WriteBack } from './share/write-back.js';
 import { openSource, type RegistryFactory } from './sources/open-source.js';
+import { registryClients } from './sources/registry-clients.js';
 import { tagFollowingSource } from './tags/tag-following-source.js';
 import { DEFAULT_TAG_TTL, TagResolver } from './tags/tag-resolver.js';
-
-export interface LayerCacheOptions extends RetentionOptions {
-  /** Create the cache when the folder does not exist or is empty. Default true. */
-  readonly create?: boolean | undefined;
-  /** Blobs under way at a time. Default 4. */
-  readonly concurrency?: number | undefined;
-  /** Whether a tar that had to be decompressed is kept as a blob. Default true. */
-  readonly keepUncompressed?: boolean | undefined;
-  /** `process`: what has resolved survives the death of this process. `fsync`: also power loss. Default `process`. */
-  readonly durability?: 'process' | 'fsync' | undefined;
-  readonly logger?: Logger | undefined;
-  /** How to reach the registry of a host. Default: a {@link RegistryClient} each, with Docker's credentials. */
-  readonly registry?: RegistryFactory | undefined;
-  /**
-   * A cache at `REGISTRY/REPOSITORY:TAG` that is asked for what is not here, by digest or diffID: what it has
-   * becomes an entry here, and its blob comes when it is read.
-   */
-  readonly remote?: string | undefined;
-  /** Push to `remote` in the background whenever an image was added. {@link LayerCache.close} waits. Default false. */
-  readonly writeBack?: boolean | undefined;
-  /** Milliseconds for which a tag is believed to stay where a registry said it is. Default 300,000. */
-  readonly tagTTL?: number | undefined;
-  /** When a registry is down, tags mean what it said last, with a warning. Default false. */
-  readonly staleIfError?: boolean | undefined;
-}
-
-export interface FindOptions {
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Bytes `start` up to and without `end`: a part is not hashed. Default: all. */
-export type BlobOptions = Pick<ReadOptions, 'start' | 'end' | 'signal'>;
-
-export interface ExportOptions {
-  /** Put the SOCI index of the image beside it, made where it is not here. Default false. */
-  readonly soci?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** `grace`: milliseconds for which a blob without an entry is left to whoever is writing it. */
-export type VerifyCacheOptions = Pick<VerifyOptions, 'repair' | 'signal' | 'onProgress' | 'grace'>;
 
 /** A cache of container-image layers, which is an OCI image layout on disk. */
 export class LayerCache {
@@ -133,11 +90,14 @@ export class LayerCache {
   readonly #tier: RemoteTier | undefined;
   readonly #writeBack: WriteBack | undefined;
   readonly #retention: Retention;
+  readonly #names: ImageNames;
+  readonly #access: BlobAccess;
   #closing: Promise<void> | undefined;
 
   private constructor(layout: OciLayout, options: LayerCacheOptions, metrics: Metrics) {
     this.metrics = metrics;
     this.#layout = layout;
+    this.#names = new ImageNames(layout);
     this.#options = options;
     this.#logger = options.logger ?? silentLogger;
     this.#concurrency = options.concurrency ?? 4;
@@ -177,12 +137,14 @@ export class LayerCache {
     });
     this.blobs = new BlobCache({ layout, open: (digest, blobOptions) => this.blob(digest, blobOptions) });
     const { remote, writeBack = false } = options;
-    if (remote === undefined) {
-      if (writeBack) throw new LayercacheError('USAGE', 'there is nothing to write back to: name a remote');
-      return;
+    if (remote !== undefined) {
+      const location = cacheLocation(remote, this.#registryOf);
+      this.#tier = new RemoteTier(layout, location, this.#memory, this.#logger);
+      if (writeBack) this.#writeBack = new WriteBack(() => this.push(remote), this.#logger);
+    } else if (writeBack) {
+      throw new LayercacheError('USAGE', 'there is nothing to write back to: name a remote');
     }
-    this.#tier = new RemoteTier(layout, this.#locate(remote), this.#memory, this.#logger);
-    if (writeBack) this.#writeBack = new WriteBack(() => this.push(remote), this.#logger);
+    this.#access = new BlobAccess({ layout, remote: this.#blobs, tier: this.#tier, metrics });
   }
 
   /**
@@ -367,10 +329,8 @@ export class LayerCache {
   }
 
   /** Named images, in the order of their names. */
-  *images(): Generator<{ readonly name: string; readonly descriptor: Descriptor }> {
-    const named = [...this.#layout.tags()].filter(([name]) => name !== CACHE_TAG);
-    for (const [name, { descriptor }] of named.sort(([a], [b]) => (a < b ? -1 : 1)))
-      yield { name, descriptor };
+  *images(): Generator<NamedImage> {
+    yield* this.#names.all();
   }
 
   /** The entries that a digest or diffID names: what index.json says of it. */
@@ -406,24 +366,7 @@ export class LayerCache {
    * @throws LayercacheError `NOT_FOUND`
    */
   image(nameOrDigest: string): Descriptor {
-    const exact = this.#layout.lookupTag(nameOrDigest) ?? this.#layout.lookupTag(canonicalName(nameOrDigest));
-    if (exact !== undefined && isExpired(exact.descriptor, new Date())) {
-      throw new LayercacheError(
-        'EXPIRED',
-        `the time of image "${nameOrDigest}" is over: add it again, which fetches only what has changed`,
-      );
-    }
-    if (exact !== undefined) return exact.descriptor;
-    if (/^sha(256|512):/.test(nameOrDigest)) {
-      const found = this.#layout
-        .lookup(parseDigest(nameOrDigest))
-        .find((entry) => isManifestMediaType(entry.descriptor.mediaType));
-      if (found !== undefined) return withAnnotations(found.descriptor, { [Annotation.refName]: undefined });
-    }
-    throw new LayercacheError(
-      'NOT_FOUND',
-      `no image "${nameOrDigest}" is in the cache: layercache ls --images lists them`,
-    );
+    return this.#names.get(nameOrDigest);
   }
 
   /**
@@ -431,31 +374,18 @@ export class LayerCache {
    *
    * @throws LayercacheError `NOT_FOUND`
    */
-  async blob(digest: string, options: BlobOptions = {}): Promise<Readable> {
-    const key = parseDigest(digest);
-    const here = await this.#layout.has(key);
-    this.metrics.count(here ? 'hits' : 'misses');
-    const size = await this.blobSize(key, options);
-    if (size === undefined) throw new LayercacheError('NOT_FOUND', `blob ${key} is not in the cache`);
-    const stream = await openBlob(this.#layout, () => this.fetch(key, options), { digest: key }, options);
-    return countedStream(stream, (count) => {
-      this.metrics.count('bytesServed', count);
-    });
+  blob(digest: string, options: BlobOptions = {}): Promise<Readable> {
+    return this.#access.open(digest, options);
   }
 
   /** Brings the blob of an entry here if it is not. */
-  async fetch(digest: string, options: FindOptions = {}): Promise<void> {
-    const remote = await this.#blobs.find(parseDigest(digest));
-    if (remote !== undefined) await this.#blobs.fetch(remote, options);
+  fetch(digest: string, options: FindOptions = {}): Promise<void> {
+    return this.#access.fetch(digest, options);
   }
 
   /** Bytes of a blob that is here or can be fetched; else undefined. */
-  async blobSize(digest: string, options: FindOptions = {}): Promise<number | undefined> {
-    const key = parseDigest(digest);
-    const here = (await this.#layout.blobSize(key)) ?? (await this.#blobs.find(key))?.size;
-    if (here !== undefined || this.#tier === undefined) return here;
-    await this.#tier.find(key, options.signal);
-    return (await this.#blobs.find(key))?.size;
+  blobSize(digest: string, options: FindOptions = {}): Promise<number | undefined> {
+    return this.#access.size(digest, options);
   }
 
   /**
@@ -503,8 +433,8 @@ export class LayerCache {
    * that has another name only loses this one. Resolves with whether there was anything.
    */
   async remove(nameOrDigest: string): Promise<boolean> {
-    const named = this.#layout.lookupTag(nameOrDigest) ?? this.#layout.lookupTag(canonicalName(nameOrDigest));
-    if (named !== undefined) return this.#retention.removeImage(named.descriptor);
+    const named = this.#names.find(nameOrDigest);
+    if (named !== undefined) return this.#retention.removeImage(named);
     return /^sha(256|512):/.test(nameOrDigest) && this.#retention.removeDigest(parseDigest(nameOrDigest));
   }
 
@@ -635,24 +565,10 @@ export class LayerCache {
     return { layout: this.#layout, reclaimable: () => this.reclaimable() };
   }
 
-  #locate(target: string): CacheLocation {
-    const reference = parseReference(target);
-    if (reference.digest !== undefined || reference.tag === undefined) {
-      throw new LayercacheError('REFERENCE_INVALID', `${target}: a cache is pushed to and pulled from a tag`);
-    }
-    return {
-      registry: this.#registryOf(reference.registry),
-      repository: reference.repository,
-      tag: reference.tag,
-      name: formatReference(reference),
-      origin: `${reference.registry}/${reference.repository}`,
-    };
-  }
-
   #sharing(target: string): Omit<PushContext, 'image'> & PullContext {
     return {
       layout: this.#layout,
-      location: this.#locate(target),
+      location: cacheLocation(target, this.#registryOf),
       blobs: this.#blobs,
       memory: this.#memory,
       concurrency: this.#concurrency,
@@ -663,40 +579,5 @@ export class LayerCache {
 
   readonly #supply: BlobSupply = async (descriptor, signal) => {
     await this.#blobs.fetch(descriptor, { signal });
-  };
-}
-
-/** @throws LayercacheError `USAGE` for a limit that is none */
-function checkedLimits(
-  limits: Limits | undefined,
-  makeRoom: (shortage: Shortage) => Promise<RoomMade>,
-): LimitOptions | undefined {
-  if (limits === undefined) return undefined;
-  const given = Object.entries(limits).filter(([, limit]) => limit !== undefined);
-  for (const [name, limit] of given) {
-    if (!Number.isSafeInteger(limit) || limit < 0)
-      throw new LayercacheError(
-        'USAGE',
-        `limits.${name} is ${String(limit)}: expected a whole number, not below 0`,
-      );
-  }
-  return given.length === 0 ? undefined : { ...limits, makeRoom };
-}
-
-function canonicalName(name: string): string {
-  try {
-    return formatReference(parseReference(name));
-  } catch {
-    return name;
-  }
-}
-
-/** One client a registry, so that connections and tokens are shared. */
-function registryClients(logger: Logger): RegistryFactory {
-  const clients = new Map<string, Registry>();
-  return (host) => {
-    const client = clients.get(host) ?? new RegistryClient(host, { logger });
-    clients.set(host, client);
-    return client;
   };
 }
