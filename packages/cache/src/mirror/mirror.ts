@@ -3,6 +3,7 @@ import {
   MAX_MANIFEST_SIZE,
   SingleFlight,
   isDigest,
+  isLayercacheError,
   isManifestMediaType,
   withAnnotations,
   type Descriptor,
@@ -87,26 +88,34 @@ export class Mirror {
     reference: string,
     options: RequestOptions = {},
   ): Promise<FetchedManifest> {
-    const { layout, metrics, logger } = this.#context;
+    const { metrics } = this.#context;
     const digest = isDigest(reference) ? reference : (await this.#resolve(name, reference, options)).digest;
-    const known = this.#known(digest);
-    let manifest: FetchedManifest;
-    if (known !== undefined && (await layout.has(digest, known.size))) {
-      metrics.count('hits');
-      metrics.count('bytesSaved', known.size);
-      await this.#giveNames(known).catch((error: unknown) => {
-        passOn(logger, digest, error);
-      });
-      const bytes = await layout.readBytes(digest, { maxSize: MAX_MANIFEST_SIZE, ...options });
-      manifest = { descriptor: known, bytes };
-    } else {
-      metrics.count('misses');
-      manifest = await this.#fetches.run(digest, options.signal, (signal) =>
-        this.#bring(name, digest, signal),
-      );
-    }
+    const kept = await this.#kept(digest, options.signal);
+    if (kept !== undefined) metrics.count('bytesSaved', kept.bytes.length);
+    metrics.count(kept === undefined ? 'misses' : 'hits');
+    const manifest =
+      kept ??
+      (await this.#fetches.run(digest, options.signal, (signal) => this.#bring(name, digest, signal)));
     metrics.count('bytesServed', manifest.bytes.length);
     return manifest;
+  }
+
+  /** A manifest that is here, and whole. */
+  async #kept(digest: Digest, signal: AbortSignal | undefined): Promise<FetchedManifest | undefined> {
+    const { layout, logger } = this.#context;
+    const descriptor = this.#known(digest);
+    if (descriptor === undefined || !(await layout.has(digest, descriptor.size))) return undefined;
+    try {
+      const bytes = await layout.readBytes(digest, { maxSize: MAX_MANIFEST_SIZE, signal });
+      await this.#giveNames(descriptor).catch((error: unknown) => {
+        passOn(logger, digest, error);
+      });
+      return { descriptor, bytes };
+    } catch (error) {
+      // Evicted since it was looked for, or damaged: it is fetched again.
+      if (isLayercacheError(error, 'NOT_FOUND', 'DIGEST_MISMATCH')) return undefined;
+      throw error;
+    }
   }
 
   /** A manifest comes with the entries of what it refers to, so that a commit finds no manifest without its parts. */

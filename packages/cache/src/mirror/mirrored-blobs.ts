@@ -23,14 +23,12 @@ export class MirroredBlobs {
   /** What is not here yet is handed out as it comes: a client need not wait for the last byte to get the first. */
   async fetch(name: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
     const { local, layout, upstream, metrics, logger, host } = this.#context;
-    const here = await layout.blobSize(digest);
-    if (here !== undefined) metrics.count('bytesSaved', here);
     const known = this.#elsewhere(digest);
+    const stored = await layout.blobSize(digest);
+    const here = stored !== undefined && (known === undefined || known.size === stored);
+    if (here) metrics.count('bytesSaved', stored);
     // What no entry says where to get may be a diffID, whose tar the cache can make.
-    if (
-      here !== undefined ||
-      (known === undefined && (await local.blobSize(name, digest, options)) !== undefined)
-    ) {
+    if (here || (known === undefined && (await local.blobSize(name, digest, options)) !== undefined)) {
       return local.fetchBlob(name, digest, options);
     }
     metrics.count('misses');

@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { expect } from 'chai';
-import { MediaType, digestOf } from '@layercache/oci';
+import { MediaType, digestHex, digestOf } from '@layercache/oci';
 import {
   MemoryRegistry,
   RegistryClient,
@@ -316,6 +318,23 @@ describe('a pull-through mirror', () => {
       expect((await bytesOf(body)).equals(wanted)).to.equal(true);
     }
     expect(await cache.blobs.has(big.descriptor.digest)).to.equal(false);
+    await pull(mirror);
+  });
+
+  it('fetches again what was damaged on its disk', async () => {
+    const { mirror, cache, upstream } = await mirrored();
+    await pull(mirror);
+    for (const { digest } of [image.descriptor, layers[0]!.descriptor]) {
+      writeFileSync(join(cache.dir, 'blobs', 'sha256', digestHex(digest)), 'x');
+    }
+    await pull(mirror);
+    expect(upstream).to.have.length(7);
+    // What is damaged in its middle is known to be when it is read, and that is too late for who reads it.
+    const [{ descriptor, bytes }] = layers as [(typeof layers)[0]];
+    const wrong = Buffer.from(bytes);
+    wrong[20]! ^= 1;
+    writeFileSync(join(cache.dir, 'blobs', 'sha256', digestHex(descriptor.digest)), wrong);
+    await failure('NETWORK', () => pull(mirror));
     await pull(mirror);
   });
 
