@@ -23,6 +23,7 @@ describe('layercache verify', function () {
       const bytes = await readFile(file);
       bytes[20] = (bytes[20] ?? 0) ^ 1;
       await writeFile(file, bytes);
+      expect((await bench.run('verify')).stdout.toString()).to.match(/^1 corrupted$/m);
       const broken = await bench.run('--json', 'verify');
       expect(broken.code).to.equal(1);
       const report = JSON.parse(broken.stdout.toString()) as { ok: boolean; problems: { digest: Digest }[] };

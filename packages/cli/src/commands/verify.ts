@@ -46,6 +46,10 @@ export const verify: CommandModule = {
       for (const { step, message, repaired } of report.problems) {
         output.line(`${repaired ? 'repaired' : 'broken'}: ${step}: ${message}`);
       }
+      const found = Object.entries(report.found).flatMap(([kind, count]) =>
+        count > 0 ? [`${count} ${kind}`] : [],
+      );
+      if (found.length > 0) output.line(found.join(', '));
       const absent = report.absent === 0 ? '' : `; ${plural(report.absent, 'blob')} not here`;
       output.note(`${formatBytes(report.bytes)} hashed${absent}`);
     }
