@@ -338,6 +338,45 @@ describe('a pull-through mirror', () => {
     await pull(mirror);
   });
 
+  it('keeps an image whose config claims nonsense, and pairs nothing of it', async () => {
+    const { mirror, cache, source } = await mirrored();
+    const odd = imageOf([layers[0]!], { diffIDs: [] });
+    await pushImage(source, 'team/app', 'odd', odd);
+    await mirror.fetchManifest('team/app', 'odd');
+    expect(cache.layer(layers[0]!.descriptor.digest).diffID).to.equal(undefined);
+    const { body } = await mirror.fetchBlob('team/app', layers[0]!.descriptor.digest);
+    expect((await bytesOf(body)).equals(layers[0]!.bytes)).to.equal(true);
+  });
+
+  it('passes on manifests of a kind that the cache does not read', async () => {
+    const bytes = Buffer.from('{"schemaVersion":1}');
+    const mediaType = 'application/vnd.docker.distribution.manifest.v1+json';
+    const { mirror, cache } = await mirrored({
+      front: (request, response) => {
+        if (request.url?.includes('/manifests/') !== true) return false;
+        response.writeHead(200, { 'content-type': mediaType, 'docker-content-digest': digestOf(bytes) });
+        response.end(request.method === 'HEAD' ? undefined : bytes);
+        return true;
+      },
+    });
+    const { descriptor } = await mirror.fetchManifest('team/app', 'old');
+    expect(descriptor).to.deep.equal({ mediaType, digest: digestOf(bytes), size: bytes.length });
+    expect(cache.has(digestOf(bytes))).to.equal(false);
+  });
+
+  it('passes on that lists are refused', async () => {
+    const { mirror } = await mirrored({
+      front: (_, response) => {
+        response.writeHead(403).end();
+        return true;
+      },
+    });
+    const error = await failure('UNAUTHORIZED', async () => {
+      for await (const tag of mirror.tags('team/app')) expect.fail(tag);
+    });
+    expect(error).to.have.property('status', 403);
+  });
+
   it('takes nothing', async () => {
     const { mirror } = await mirrored();
     const error = await failure('REGISTRY', () =>

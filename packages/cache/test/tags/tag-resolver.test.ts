@@ -325,6 +325,17 @@ describe('resolving tags', () => {
     ]);
   });
 
+  it('does without a record where none can be written', async () => {
+    const registry = await registryWith(one);
+    const { tags, dir } = await resolverOf(registry);
+    writeFileSync(join(dir, '.layercache', 'tags'), 'no folder');
+    for (let count = 0; count < 2; count++) {
+      const { source, digest } = await tags.resolve(NAME);
+      expect([source, digest]).to.deep.equal(['registry', one.descriptor.digest]);
+    }
+    expect(tags.history(NAME)).to.deep.equal([]);
+  });
+
   it('starts anew when what it kept is gone, is not its own, or comes from the future', async () => {
     const registry = await registryWith(one);
     const { tags, clock, dir } = await resolverOf(registry);
