@@ -63,6 +63,13 @@ describe('other tools through a mirror of another registry', () => {
       }),
     );
 
+    itWith(['regctl', program], `regctl, with ${name} behind it`, () =>
+      expectPulled(program, async (host, dir) => {
+        const copy = ['image', 'copy', `${host}/team/app:1`, `ocidir://${dir}:app`];
+        await runTool('regctl', ['--host', `reg=${host},tls=disabled`, ...copy]);
+      }),
+    );
+
     itWith(['crane', program], `crane, with ${name} behind it`, () =>
       expectPulled(program, async (host, dir) => {
         await runTool('crane', ['pull', '--insecure', '--format', 'oci', `${host}/team/app:1`, dir]);
