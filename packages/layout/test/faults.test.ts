@@ -111,7 +111,7 @@ async function check(dir: string, resolved: boolean, action: Action): Promise<vo
     expect(layout.lookup(layerPair(1).tar.digest), 'pairs').to.have.length(2);
     expect(layout.lookupTag('app'), 'names').not.to.equal(undefined);
     const oldEntries = layout.lookup(digestOf(old));
-    if (action === 'remove') {
+    if (action === 'remove' || action === 'eviction') {
       if (resolved) expect(oldEntries, 'removed').to.deep.equal([]);
       if (oldEntries.length > 0) expect(await layout.readBytes(digestOf(old))).to.deep.equal(old);
     } else {
@@ -119,9 +119,9 @@ async function check(dir: string, resolved: boolean, action: Action): Promise<vo
       expect(await layout.readBytes(digestOf(old))).to.deep.equal(old);
     }
     const entries = layout.lookup(digestOf(fresh));
-    if (resolved && action === 'put') expect(entries, 'resolved put').to.have.length(1);
-    if (entries.length > 0 && action === 'put')
-      expect(await layout.readBytes(digestOf(fresh))).to.deep.equal(fresh);
+    const isPut = action === 'put' || action === 'limited put';
+    if (resolved && isPut) expect(entries, 'resolved put').to.have.length(1);
+    if (entries.length > 0 && isPut) expect(await layout.readBytes(digestOf(fresh))).to.deep.equal(fresh);
     for (const name of readdirSync(join(dir, '.layercache/ingest'))) expect(name).not.to.match(/\.tmp$/);
     await layout.put(layerPair(2).gzip);
     await layout.sync();
@@ -132,7 +132,7 @@ async function check(dir: string, resolved: boolean, action: Action): Promise<vo
   expect(index.manifests.map((one) => one.digest)).to.include(layerPair(2).gzip.digest);
 }
 
-type Action = 'open' | 'put' | 'commit' | 'remove';
+type Action = 'open' | 'put' | 'commit' | 'remove' | 'limited put' | 'eviction';
 
 const extension: LayoutExtension = {
   adopt: () => Promise.resolve([]),
@@ -156,8 +156,9 @@ async function act(dir: string, action: Action, disk: FaultyDisk): Promise<void>
     durability: 'fsync',
     lockTimeout: 50,
     extension,
+    limits: action === 'limited put' || action === 'eviction' ? { maxSize: 1_000_000 } : undefined,
   });
-  if (action === 'put') {
+  if (action === 'put' || action === 'limited put') {
     await layout.write(fresh, { digest: digestOf(fresh), size: fresh.length });
     await layout.put(blobOf(fresh));
   } else if (action === 'commit') {
@@ -165,6 +166,8 @@ async function act(dir: string, action: Action, disk: FaultyDisk): Promise<void>
     await layout.sync();
   } else if (action === 'remove') {
     await layout.remove(digestOf(old));
+  } else if (action === 'eviction') {
+    await layout.evict([{ digest: digestOf(old), usedAt: new Date() }]);
   }
 }
 
@@ -173,7 +176,7 @@ describe('when the disk fails, or the process dies', function () {
   // Every operation in the long form; here, for each fault, some places and another start each.
   const every = process.env.LAYERCACHE_SOAK === undefined ? 7 : 1;
 
-  for (const action of ['open', 'put', 'commit', 'remove'] as const) {
+  for (const action of ['open', 'put', 'commit', 'remove', 'limited put', 'eviction'] as const) {
     it(`at any operation of one ${action}, the layout holds what it promised`, async () => {
       const hits = new Set<string>();
       for (const fault of FAULTS) {
