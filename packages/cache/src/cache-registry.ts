@@ -27,6 +27,7 @@ import {
   type Registry,
   type RequestOptions,
 } from '@layercache/registry';
+import { Holds } from './policy/holds.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
 import type { LayerCache } from './layer-cache.js';
 import { CACHE_TAG } from './share/cache-index.js';
@@ -118,7 +119,8 @@ export class CacheRegistry implements Registry {
     options: PushManifestOptions = {},
   ): Promise<Descriptor> {
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
-    const entries = await this.#partsOf(descriptor, bytes);
+    using holds = new Holds(this.#layout);
+    const entries = await this.#partsOf(descriptor, bytes, holds);
     await this.#layout.write(bytes, {
       digest: descriptor.digest,
       size: descriptor.size,
@@ -247,7 +249,7 @@ export class CacheRegistry implements Registry {
    *
    * @throws LayercacheError `NOT_FOUND` when a part is not here, as distribution's registries demand
    */
-  async #partsOf(descriptor: Descriptor, bytes: Uint8Array): Promise<Descriptor[]> {
+  async #partsOf(descriptor: Descriptor, bytes: Uint8Array, holds: Holds): Promise<Descriptor[]> {
     const parsed = parseManifest(descriptor, bytes);
     if (parsed.kind === 'index') {
       for (const child of parsed.index.manifests) await this.resolve('', child.digest);
@@ -256,6 +258,7 @@ export class CacheRegistry implements Registry {
     const { config, layers } = parsed.manifest;
     const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType));
     for (const part of parts) {
+      if (await holds.hold(part)) continue;
       if ((await this.#cache.blobSize(part.digest)) === part.size) continue;
       throw new LayercacheError(
         'NOT_FOUND',

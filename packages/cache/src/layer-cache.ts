@@ -53,6 +53,7 @@ import { Mirror } from './mirror/mirror.js';
 import { upstreamHost } from './mirror/upstream-host.js';
 import { Pairing, type BlobSupply } from './pairing.js';
 import { checkedLimits } from './policy/checked-limits.js';
+import { Holds } from './policy/holds.js';
 import type { PruneOptions, PruneReport } from './policy/prune.js';
 import { Retention, type Reclaimable } from './policy/retention.js';
 import { cacheLocation } from './share/cache-location.js';
@@ -402,9 +403,11 @@ export class LayerCache {
     const opened = openTarget(target);
     const name = opened.name ?? refName(descriptor);
     const { signal, soci = false } = options;
+    // Nothing of it is evicted before it is handed over.
+    using holds = new Holds(this.#layout);
     const context = {
       layout: this.#layout,
-      supply: this.#supply,
+      supply: (part: Descriptor, stop: AbortSignal | undefined) => holds.supply(this.#supply, part, stop),
       layerOf: (digest: Digest) => this.layer(digest),
       referrerOf: soci ? (each: Descriptor) => this.#indexes.sociIndex(each, { signal }) : undefined,
     };

@@ -1,8 +1,11 @@
-import type { Descriptor } from '@layercache/oci';
+import { LayercacheError, type Descriptor } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
+import type { BlobSupply } from '../pairing.js';
 
 /** Open files are scarce: the usual limit of a process is 1,024. No image in use has as many layers. */
 const MAX_HOLDS = 256;
+/** How often a blob may be evicted between its arrival and its being held. */
+const TRIES = 3;
 
 /** Blobs of one image on its way, kept from being evicted for one another, or by others, until it is whole. */
 export class Holds {
@@ -19,6 +22,18 @@ export class Holds {
     const hold = await this.#layout.hold(digest, size);
     if (hold !== undefined) this.#held.push(hold);
     return hold !== undefined;
+  }
+
+  /** Brings a blob here if it is not, and holds it: one that is evicted in between is brought again. */
+  async supply(supply: BlobSupply, descriptor: Descriptor, signal: AbortSignal | undefined): Promise<void> {
+    for (let attempt = 0; attempt < TRIES; attempt++) {
+      await supply(descriptor, signal);
+      if (await this.hold(descriptor)) return;
+    }
+    throw new LayercacheError(
+      'NOT_FOUND',
+      `blob ${descriptor.digest} was evicted as often as it was fetched: raise the limit of the cache`,
+    );
   }
 
   [Symbol.dispose](): void {
