@@ -8,11 +8,10 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import { describeOrphans } from './adoption.js';
 import { compressedDiffID, type Entry } from './entry.js';
 import { nodeFileSystem, type FileSystem } from './file-system.js';
 import type { OciLayout } from './oci-layout.js';
-import { storedBlobs, type StoredBlob } from './stored-blobs.js';
+import { checkOrphans } from './verify-orphans.js';
 import type {
   VerifyOptions,
   VerifyProblem,
@@ -32,8 +31,6 @@ export async function verify(layout: OciLayout, options: VerifyOptions = {}): Pr
   return new Verification(layout, options).run();
 }
 
-const HOUR = 3_600_000;
-
 class Verification {
   readonly #layout: OciLayout;
   readonly #options: VerifyOptions;
@@ -45,7 +42,7 @@ class Verification {
   readonly #absent = new Set<Digest>();
   readonly #repair: boolean;
   #bytes = 0;
-  #deriveAnew = false;
+  #derivedLost = false;
 
   constructor(layout: OciLayout, options: VerifyOptions) {
     this.#layout = layout;
@@ -76,9 +73,18 @@ class Verification {
         ? 0
         : this.#each('pairs', pairs, (entry) => this.#checkPair(entry)),
     );
-    await this.#step('orphans', () => this.#checkOrphans());
+    await this.#step('orphans', async () => {
+      const { checked, derivedLost } = await checkOrphans({
+        ...side,
+        options: this.#options,
+        known: this.#broken,
+        hash: (digest) => this.#hash(digest),
+      });
+      this.#derivedLost = derivedLost;
+      return checked;
+    });
     await this.#step('temporary files', () => this.#checkTemporaryFiles());
-    if (this.#repair) await (this.#deriveAnew ? this.#layout.rebuild() : this.#layout.sync());
+    if (this.#repair) await (this.#derivedLost ? this.#layout.rebuild() : this.#layout.sync());
     const count = (kind: VerifyProblemKind): number =>
       this.#problems.filter((problem) => problem.kind === kind).length;
     return {
@@ -198,51 +204,6 @@ class Verification {
       message: `${descriptor.digest} decompresses to ${found}, not to ${claimed} as its entry says`,
       repaired: this.#repair,
     });
-  }
-
-  /** Blobs without an entry: what the layout's owner derives, and what nobody wrote down. */
-  async #checkOrphans(): Promise<number> {
-    const { grace = HOUR } = this.#options;
-    const derived = (await this.#options.derived?.(this.#layout)) ?? new Set<Digest>();
-    const orphans: StoredBlob[] = [];
-    let checked = 0;
-    const strange = (path: string): void => {
-      const message = `${path} is not a blob: its name is not a digest`;
-      this.#report({ step: 'orphans', kind: 'invalid', message, repaired: false });
-    };
-    for await (const blob of storedBlobs(this.#files, this.#layout.dir, strange)) {
-      const { digest, usedAt } = blob;
-      throwIfAborted(this.#options.signal);
-      checked++;
-      const young = Date.now() - usedAt.getTime() < grace;
-      const named = this.#layout.lookup(digest).some((entry) => entry.descriptor.digest === digest);
-      if (named || this.#broken.has(digest) || (young && !derived.has(digest))) continue;
-      if ((await this.#isWhole(digest, derived.has(digest))) && !derived.has(digest)) orphans.push(blob);
-    }
-    if (this.#repair && orphans.length > 0)
-      await this.#layout.put(await describeOrphans(this.#layout, orphans));
-    for (const { digest } of orphans) {
-      const message = `blob ${digest} has no entry`;
-      this.#report({ step: 'orphans', kind: 'orphaned', digest, message, repaired: this.#repair });
-    }
-    return checked;
-  }
-
-  /** Of a blob without an entry. One that is gone meanwhile is nobody's problem. */
-  async #isWhole(digest: Digest, derived: boolean): Promise<boolean> {
-    const found = await this.#hash(digest).catch((error: unknown) => {
-      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
-      throw error;
-    });
-    if (found === digest || found === undefined) return found === digest;
-    if (this.#repair) {
-      await this.#layout.remove(digest);
-      this.#deriveAnew ||= derived;
-    }
-    const outcome = this.#repair ? `; it was ${derived ? 'made again' : 'dropped'}` : '';
-    const message = `blob ${digest} hashes to ${found}${outcome}`;
-    this.#report({ step: 'orphans', kind: 'corrupted', digest, message, repaired: this.#repair });
-    return false;
   }
 
   #checkTemporaryFiles(): number {

@@ -19,7 +19,7 @@ export interface CacheStats {
   /** Descriptors in index.json, and those not committed yet. */
   readonly entries: number;
   readonly blobs: number;
-  /** Blobs that are known and not here: a remote has them, or they are gone. */
+  /** Blobs that an entry or a manifest names and that are not here: at a remote, of other platforms, or gone. */
   readonly absent: number;
   readonly disk: DiskUse;
   readonly kinds: readonly KindStats[];
