@@ -174,7 +174,9 @@ export class Pairing {
    */
   async settle(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
     const claimed = claimedDiffID(descriptor);
-    await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), { proven: true });
+    // One that was removed meanwhile has no pair to note, and would come back without its bytes.
+    if (this.#layout.lookup(descriptor.digest).some((entry) => entry.descriptor.digest === descriptor.digest))
+      await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), { proven: true });
     if (claimed === undefined || claimed === diffID) return diffID;
     this.#logger.warn({ message: 'wrong diffID claimed', digest: descriptor.digest, claimed, diffID });
     throw new IntegrityError(

@@ -37,6 +37,34 @@ export function tarOf(files: Readonly<Record<string, string | Uint8Array>>): Uin
   return Buffer.concat([...blocks, Buffer.alloc(1024)]);
 }
 
+/**
+ * A tar of one file with holes, as GNU tar writes it in the pax format 0.1.
+ *
+ * @param map offset and size of each segment, one after the other
+ */
+export function sparseTar(
+  path: string,
+  stored: Uint8Array,
+  map: readonly number[],
+  size: number,
+): Uint8Array {
+  const records = Object.entries({
+    'GNU.sparse.size': size,
+    'GNU.sparse.numblocks': map.length / 2,
+    'GNU.sparse.map': map.join(','),
+  }).map(([key, value]) => {
+    const rest = ` ${key}=${value}\n`;
+    // The length counts its own digits.
+    return `${rest.length + (rest.length + 2 > 99 ? 3 : 2)}${rest}`;
+  });
+  const header = Buffer.from(tarOf({ pax: records.join('') })).subarray(0, 1024);
+  header.write('x', 156);
+  header.fill(' ', 148, 156);
+  const sum = header.subarray(0, 512).reduce((total, byte) => total + byte, 0);
+  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
+  return Buffer.concat([header, tarOf({ [path]: stored })]);
+}
+
 const compressors: Readonly<Record<string, (tar: Uint8Array) => Uint8Array>> = {
   [MediaType.layer]: (tar) => tar,
   [MediaType.dockerLayer]: (tar) => tar,

@@ -12,6 +12,7 @@ import {
 } from '@layercache/oci';
 import { checkBlob } from '../check-blob.js';
 import { layerRecord, type LayerRecord } from '../layer-record.js';
+import { openBlob } from '../open-blob.js';
 import type { BlobSupply, Pairing } from '../pairing.js';
 import type { IndexStore } from './index-store.js';
 import { summaryOf, type DescribedLayer, type IndexSummary, type StoredLayerIndex } from './stored-index.js';
@@ -155,11 +156,11 @@ export class LayerIndexer {
     const { layout, supply, pairing, store } = this.#context;
     const form = layerForm(source.mediaType);
     if (form === undefined) throw new TypeError('a layer record has layers');
-    await supply(source, signal);
+    // Hashed where it is indexed, and not twice.
+    const opened = await openBlob(layout, supply, source, { signal, verify: false });
     let read = 0;
     const counted = async function* (): AsyncGenerator<Uint8Array> {
-      // Hashed where it is indexed, and not twice.
-      for await (const bytes of layout.read(source.digest, { signal, verify: false })) {
+      for await (const bytes of opened) {
         yield bytes as Uint8Array;
         read += (bytes as Uint8Array).length;
         onProgress?.({ descriptor: source, read, state: 'reading' });

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import fc from 'fast-check';
 import { Annotation, MediaType, digestHex, digestOf, type Digest } from '@layercache/oci';
 import { decodeZtoc } from '@layercache/layer';
 import type { Registry } from '@layercache/registry';
@@ -11,6 +12,7 @@ import {
   layerOf,
   pushImage,
   pushIndex,
+  sparseTar,
   tarOf,
   type BuiltLayer,
   type ImageChoices,
@@ -245,6 +247,28 @@ describe('the view of an image', () => {
     expect(await bytesOf(view.readRange('bin/big', 199_990, 1e9))).to.deep.equal(big.subarray(199_990));
     expect(await bytesOf(view.open('empty'))).to.deep.equal(Buffer.alloc(0));
     expect(await bytesOf(cache.openFile('registry.test/app:1', 'bin/big'))).to.deep.equal(big);
+  });
+
+  it('opens any part of a file, one with holes too', async () => {
+    const registry = memoryRegistry();
+    const stored = randomBytes(9000);
+    const layer = layerOf(sparseTar('holes', stored, [1000, 5000, 9000, 4000], 20_000));
+    await pushImage(registry, 'app', '1', imageOf([layer]));
+    const cache = await scratch.cache({ registry: () => registry });
+    await cache.add('registry.test/app:1');
+    await cache.index('registry.test/app:1', { spanSize: 2000 });
+    const whole = Buffer.alloc(20_000);
+    stored.copy(whole, 1000, 0, 5000);
+    stored.copy(whole, 9000, 5000, 9000);
+    const view = await cache.view('registry.test/app:1');
+    expect(await bytesOf(view.open('holes'))).to.deep.equal(whole);
+    await fc.assert(
+      fc.asyncProperty(fc.nat(20_100), fc.nat(8000), async (start, size) => {
+        const part = await bytesOf(view.readRange('holes', start, start + size));
+        expect(part.equals(whole.subarray(start, start + size))).to.equal(true);
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it('says what is not there, and what is no file', async () => {
