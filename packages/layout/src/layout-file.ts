@@ -18,15 +18,13 @@ const HARMLESS = new Set(['.layercache', 'blobs', 'lost+found']);
  */
 export function checkLayoutFile(files: FileSystem, dir: string): boolean {
   const path = join(dir, 'oci-layout');
-  let bytes: Buffer;
-  try {
-    bytes = files.readFileSync(path);
-  } catch (error) {
-    if (isSystemError(error, 'ENOTDIR')) {
-      throw new LayercacheError('LAYOUT_INVALID', `${dir} is not a folder; choose another`, { cause: error });
-    }
-    if (!isSystemError(error, 'ENOENT')) throw error;
+  let bytes = readIfThere(files, dir, path);
+  if (bytes === undefined) {
     if (isVacant(files, dir)) return false;
+    // Another process may have made the layout between the two looks.
+    bytes = readIfThere(files, dir, path);
+  }
+  if (bytes === undefined) {
     throw new LayercacheError(
       'LAYOUT_INVALID',
       `${dir} has files in it but no oci-layout, so it is not an OCI image layout; choose an empty folder or a layout`,
@@ -49,6 +47,16 @@ export function checkLayoutFile(files: FileSystem, dir: string): boolean {
 }
 
 export const layoutFileText = `{"imageLayoutVersion":"${LAYOUT_VERSION}"}`;
+
+function readIfThere(files: FileSystem, dir: string, path: string): Buffer | undefined {
+  try {
+    return files.readFileSync(path);
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return undefined;
+    if (!isSystemError(error, 'ENOTDIR')) throw error;
+    throw new LayercacheError('LAYOUT_INVALID', `${dir} is not a folder; choose another`, { cause: error });
+  }
+}
 
 function isVacant(files: FileSystem, dir: string): boolean {
   try {

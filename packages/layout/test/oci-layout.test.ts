@@ -1,8 +1,8 @@
-import { readFileSync, writeFileSync, mkdirSync, readdirSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { Annotation, MediaType, digestOf, type Digest } from '@layercache/oci';
-import { OciLayout } from '../src/index.js';
+import { OciLayout, nodeFileSystem, type FileSystem } from '../src/index.js';
 import { digestNumber, failure, inLayout, inScratch, layerPair, manifestNamed } from './scratch.js';
 
 describe('opening a layout', () => {
@@ -14,6 +14,27 @@ describe('opening a layout', () => {
       expect(readFileSync(join(dir, 'a/b/index.json'), 'utf8')).to.equal(
         `{"manifests":[],"mediaType":"${MediaType.index}","schemaVersion":2}`,
       );
+    });
+  });
+
+  it('sees that another process makes one in this very moment', async () => {
+    await inScratch(async (dir) => {
+      const other = await OciLayout.open(join(dir, 'other'));
+      await other.put(manifestNamed('app'));
+      await other.close();
+      const there = join(dir, 'there');
+      mkdirSync(there);
+      // Made between the look for `oci-layout` and the look into the folder.
+      const files: FileSystem = {
+        ...nodeFileSystem,
+        readdirSync: (path) => {
+          if (path === there) cpSync(other.dir, there, { recursive: true });
+          return nodeFileSystem.readdirSync(path);
+        },
+      };
+      const layout = await OciLayout.open(there, { files });
+      expect(layout.lookupTag('app')?.descriptor.digest).to.equal(manifestNamed('app').digest);
+      await layout.close();
     });
   });
 
