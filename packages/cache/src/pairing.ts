@@ -137,12 +137,29 @@ export class Pairing {
    */
   async tar(descriptor: Descriptor, signal?: AbortSignal): Promise<Readable> {
     if (this.#isProven(descriptor)) {
-      await this.#supply(descriptor, signal);
-      const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
-      // What others made may lead astray, and a stream cannot be taken back.
-      if (found?.index.proven === true) return Readable.from(found.tar, { objectMode: false });
+      const tar = await this.#inParallel(descriptor, signal);
+      if (tar !== undefined) return tar;
     }
     return this.#stream(descriptor, signal);
+  }
+
+  async #inParallel(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable | undefined> {
+    await this.#supply(descriptor, signal);
+    // Its spans are opened one by one, so it must not go before the last.
+    const hold = await this.#layout.hold(descriptor.digest, descriptor.size);
+    let tar: Readable | undefined;
+    try {
+      const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
+      // What others made may lead astray, and a stream cannot be taken back.
+      if (hold === undefined || found?.index.proven !== true) return undefined;
+      tar = Readable.from(found.tar, { objectMode: false });
+      tar.once('close', () => {
+        hold[Symbol.dispose]();
+      });
+      return tar;
+    } finally {
+      if (tar === undefined) hold?.[Symbol.dispose]();
+    }
   }
 
   /** The tar in one go. The digest of the compressed bytes is checked on the way. */

@@ -33,6 +33,7 @@ export function report(error: unknown, json: boolean): number {
       return ExitCode.usage;
     case 'NOT_FOUND':
     case 'EXPIRED':
+    case 'INVALIDATED':
       return ExitCode.notFound;
     case 'ABORTED':
       return ExitCode.interrupted;
