@@ -20,6 +20,8 @@ export type Running = ChildProcessByStdio<null, Readable, Readable>;
 /** A cache, a registry and the real program, for one test. */
 export class Bench {
   readonly dir: string;
+  /** Of the program, beside what every one has. */
+  readonly env: Record<string, string> = {};
   readonly host: string;
   readonly registry: Registry;
   readonly #stop: () => Promise<void>;
@@ -45,7 +47,7 @@ export class Bench {
   start(...args: string[]): Running {
     return spawn(process.execPath, [PROGRAM, '--cache', this.cache, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH, HOME: this.dir, NODE_OPTIONS: process.env.NODE_OPTIONS },
+      env: { ...this.env, PATH: process.env.PATH, HOME: this.dir, NODE_OPTIONS: process.env.NODE_OPTIONS },
     });
   }
 

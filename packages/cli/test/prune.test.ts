@@ -53,9 +53,15 @@ describe('layercache prune, rm and pin', function () {
   });
 
   it('holds a limit that is given with an option or a variable, and refuses junk', async () => {
-    const full = await bench.run('--json', '--limit', '1kB', 'add', image, '--name', 'again:1');
-    expect(full.code).to.equal(1);
-    expect(full.stderr).to.include('CACHE_FULL');
+    expect((await bench.run('--limit', '1MiB', 'ls', '--images')).stdout.toString()).to.include(image);
+    const low = await bench.run('--limit', '20', 'ls');
+    expect(low.code, 'a forgotten unit does not empty the cache').to.equal(2);
+    expect(low.stderr).to.include('unit');
+    bench.env.LAYERCACHE_LIMIT = '1kB';
+    expect((await bench.run('add', image)).stderr).to.include('1000 bytes');
+    bench.env.LAYERCACHE_LIMIT = 'much';
+    expect((await bench.run('ls')).code).to.equal(2);
+    delete bench.env.LAYERCACHE_LIMIT;
     for (const junk of [
       ['--limit', 'huge', 'ls'],
       ['prune', '--max-size', '10 parsecs'],

@@ -42,6 +42,8 @@ import { SideFolder, type SideFolderOptions, type WithRoom } from './side-folder
 import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
 import { TempFiles, type PartialFile } from './temp-files.js';
 
+/** Open files are scarce: the usual limit of a process is 1,024. */
+const MAX_HOLDS = 512;
 /** Blobs that are held open and go with one commit. */
 const EVICTED_TOGETHER = 128;
 const LOCK_TIMEOUT = 30_000;
@@ -72,6 +74,7 @@ export class OciLayout {
   readonly #ingest: Ingest;
   readonly #state: LayoutState;
   readonly #space: Space | undefined;
+  #holds = 0;
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -259,13 +262,18 @@ export class OciLayout {
 
   /**
    * Keeps a blob from being evicted, by anyone, until it is let go: for who puts several blobs that belong together.
-   * Undefined when it is not here with that size.
+   * Undefined when it is not here with that size. Beyond 512 at a time, blobs are not held any more.
    */
   async hold(digest: Digest, size?: number): Promise<Disposable | undefined> {
+    if (this.#holds >= MAX_HOLDS) {
+      return (await this.has(digest, size)) ? { [Symbol.dispose]: () => undefined } : undefined;
+    }
     const fd = await this.#blobs.lock(parseDigest(digest), size);
     if (fd === undefined) return undefined;
+    this.#holds++;
     return {
       [Symbol.dispose]: () => {
+        this.#holds--;
         this.#files.closeSync(fd);
       },
     };

@@ -2,8 +2,6 @@ import { LayercacheError, type Descriptor } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import type { BlobSupply } from '../pairing.js';
 
-/** Open files are scarce: the usual limit of a process is 1,024. No image in use has as many layers. */
-const MAX_HOLDS = 256;
 /** How often a blob may be evicted between its arrival and its being held. */
 const TRIES = 3;
 
@@ -18,7 +16,6 @@ export class Holds {
 
   /** Whether the blob is here. If so it stays. */
   async hold({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<boolean> {
-    if (this.#held.length >= MAX_HOLDS) return this.#layout.has(digest, size);
     const hold = await this.#layout.hold(digest, size);
     if (hold !== undefined) this.#held.push(hold);
     return hold !== undefined;

@@ -136,6 +136,7 @@ describe('a cache with limits', function () {
   it('refuses limits that are none', async () => {
     await failure('USAGE', () => open(-1));
     await failure('USAGE', () => open(1.5));
+    await failure('USAGE', () => open(20));
   });
 
   it('evicts by a strategy of one’s own', async () => {

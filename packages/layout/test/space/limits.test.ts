@@ -183,6 +183,24 @@ describe('a limited layout', function () {
     });
   });
 
+  it('reads where nothing can be written', async () => {
+    await inScratch(async (dir) => {
+      const bytes = randomBytes(1000);
+      await using first = await OciLayout.open(dir);
+      await first.write(bytes);
+      await first.put(blobOf(bytes));
+      await first.close();
+      const files = {
+        ...nodeFileSystem,
+        mkdirSync: () => {
+          throw Object.assign(new Error('read-only'), { code: 'EROFS', syscall: 'mkdir' });
+        },
+      };
+      await using layout = await OciLayout.open(dir, { files, limits: { maxSize: MiB } });
+      expect(await layout.readBytes(digestOf(bytes))).to.deep.equal(bytes);
+    });
+  });
+
   it('leaves as much of the disk free as it is told', async () => {
     await inScratch(async (dir) => {
       let free = 3 * MiB;
