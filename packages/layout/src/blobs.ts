@@ -408,6 +408,8 @@ function asStream(chunks: AsyncGenerator<Buffer>, signal: AbortSignal | undefine
   const stream = Readable.from(chunks, { objectMode: false, highWaterMark: READ_SIZE });
   if (signal === undefined) return stream;
   const stop = (): void => {
+    // Whoever reads is told all the same. Without a reader it would be an uncaught exception.
+    stream.once('error', () => undefined);
     stream.destroy(abortedError(signal));
   };
   if (signal.aborted) stop();

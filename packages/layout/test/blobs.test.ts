@@ -160,6 +160,18 @@ describe('reading a blob', () => {
     });
   });
 
+  it('is stopped without harm when nobody has begun to read', async () => {
+    await inLayout(async (layout) => {
+      await layout.write(bytes);
+      const controller = new AbortController();
+      const stream = await layout.openToRead(digest, { signal: controller.signal });
+      const closed = new Promise((resolve) => stream.once('close', resolve));
+      controller.abort();
+      await closed;
+      expect(await failure(collect(stream))).to.include({ code: 'ABORTED' });
+    });
+  });
+
   it('refuses to hold a large blob as a document', async () => {
     await inLayout(async (layout) => {
       await layout.write(bytes);

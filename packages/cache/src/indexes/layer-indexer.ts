@@ -178,6 +178,8 @@ export class LayerIndexer {
       });
     } catch (error) {
       throw await this.#judged(source, error, signal);
+    } finally {
+      opened.destroy();
     }
     if (form !== 'tar') await pairing.settle(source, made.diffID);
     const layer: DescribedLayer =

@@ -201,6 +201,19 @@ describe('the indexes of an image', () => {
     expect(cache.has(two.descriptor.digest)).to.equal(false);
   });
 
+  it('are given up when they are no longer wanted, and nothing of them is kept', async () => {
+    const one = layer('one');
+    const cache = await cacheWith([one]);
+    const abort = new AbortController();
+    const onProgress = (): void => {
+      abort.abort();
+    };
+    await failure('ABORTED', () => cache.index(one.diffID, { signal: abort.signal, onProgress }));
+    expect(cache.layer(one.diffID).proven).to.equal(false);
+    expect(cache.lookup(one.diffID)).to.have.lengthOf(1);
+    await failure('USAGE', () => cache.index(one.diffID, { spanSize: 0 }));
+  });
+
   it('are not of what nobody has', async () => {
     const cache = await cacheWith([layer('one')]);
     await failure('NOT_FOUND', () => cache.index('registry.test/other:1'));
