@@ -35,6 +35,7 @@ import type { Change } from './journal-format.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
 import { LayoutState, type EvictedBlob } from './layout-state.js';
 import { folderSize } from './space/folder-size.js';
+import { Ledger } from './space/ledger.js';
 import { limitedFiles } from './space/limited-files.js';
 import type { LimitOptions } from './space/limits.js';
 import { Space } from './space/space.js';
@@ -538,7 +539,9 @@ async function openSpace(
   isThere: boolean,
   options: OpenOptions,
 ): Promise<Space | undefined> {
-  const { limits, create = true, lockTimeout = LOCK_TIMEOUT } = options;
+  const { create = true, lockTimeout = LOCK_TIMEOUT } = options;
+  // Who has no limit is counted by those who have one.
+  const limits = options.limits ?? (isThere && Ledger.isKept(files, dir) ? {} : undefined);
   if (limits === undefined || (!isThere && !create)) return undefined;
   try {
     return await Space.open(files, dir, limits, lockTimeout);

@@ -60,6 +60,17 @@ export class Ledger {
     }
   }
 
+  /** Whether a handle of some process limits the layout just now. */
+  static isKept(files: FileSystem, layoutDir: string): boolean {
+    const dir = join(layoutDir, '.layercache', 'space');
+    try {
+      return files.readdirSync(dir).some((name) => /^\d+$/.test(name) && isLocked(files, join(dir, name)));
+    } catch (error) {
+      if (isSystemError(error)) return false;
+      throw error;
+    }
+  }
+
   /** Nobody else takes, gives back, replaces or unlinks meanwhile. */
   locked<T>(run: () => T | Promise<T>): Promise<T> {
     return this.#lock.exclusive(undefined, async () => run());
@@ -220,5 +231,14 @@ export class Ledger {
     bytes.writeBigUInt64LE(first < 0n ? 0n : first, 0);
     bytes.writeBigUInt64LE(second < 0n ? 0n : second, 8);
     this.#files.writeSync(this.#fd, bytes, slot * WIDTH);
+  }
+}
+
+function isLocked(files: FileSystem, path: string): boolean {
+  const fd = files.openSync(path, 'r+');
+  try {
+    return !files.tryLock(fd, 'exclusive');
+  } finally {
+    files.closeSync(fd);
   }
 }

@@ -183,6 +183,21 @@ describe('a limited layout', function () {
     });
   });
 
+  it('counts what a handle without limits writes and removes', async () => {
+    await inScratch(async (dir) => {
+      const { layout } = await openLimited(dir, { maxSize: 4 * MiB });
+      const before = (await layout.spaceTaken())!;
+      await using other = await OciLayout.open(dir);
+      const bytes = randomBytes(MiB);
+      await other.write(bytes);
+      await other.put(blobOf(bytes));
+      expect((await layout.spaceTaken())! - before).to.be.greaterThan(MiB);
+      await other.remove(digestOf(bytes));
+      expect((await layout.spaceTaken())! - before).to.be.lessThan(200_000);
+      await layout.close();
+    });
+  });
+
   it('reads where nothing can be written', async () => {
     await inScratch(async (dir) => {
       const bytes = randomBytes(1000);
