@@ -33,7 +33,7 @@ describe('the tag command', function () {
     );
     expect((await bench.run('tag', 'invalidate', name)).code).to.equal(0);
     const forgotten = await bench.run('--json', 'tag', 'resolve', name, '--offline');
-    expect(forgotten.code).to.equal(1);
+    expect(forgotten.code).to.equal(3);
     expect(JSON.parse(forgotten.stderr)).to.have.nested.property('error.code', 'INVALIDATED');
   });
 
