@@ -3,6 +3,7 @@ import type { OciLayout } from '@layercache/layout';
 import { mountSources } from './blob-origin.js';
 import type { CacheIndex } from './cache-index.js';
 import { eachOf } from './each.js';
+import { Holds } from '../policy/holds.js';
 import type { ImagePartsReader } from './image-parts.js';
 import { pushManifest } from './push-manifest.js';
 import type { RemoteBlobs } from './remote-blobs.js';
@@ -137,7 +138,12 @@ export class CacheSender {
     }
     if (dryRun) return 'sent';
     onProgress?.({ descriptor: blob, state: 'sending' });
-    await blobs.fetch(blob, { signal });
+    // It may be wanted more than once, when a connection breaks.
+    using holds = new Holds(layout);
+    const supply = async (): Promise<void> => {
+      await blobs.fetch(blob, { signal });
+    };
+    await holds.supply(supply, blob, signal);
     await registry.pushBlob(repository, blob, () => layout.read(blob.digest, { signal }), { signal });
     return 'sent';
   }
