@@ -45,7 +45,7 @@ import type {
   LayerCacheOptions,
   VerifyCacheOptions,
 } from './layer-cache-options.js';
-import { isLayerDescriptor, layerNames, layerRecord } from './layer-record.js';
+import { isLayerDescriptor, layerNames, layerRecord, type LayerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
 import { meteredRegistries } from './metrics/metered-registry.js';
 import { Metrics } from './metrics/metrics.js';
@@ -233,16 +233,7 @@ export class LayerCache {
         `no layer ${key} is in the cache, neither by digest nor by diffID`,
       );
     }
-    return new Layer(
-      {
-        layout: this.#layout,
-        pairing: this.#pairing,
-        supply: this.#supply,
-        keepUncompressed: this.#keepUncompressed,
-        metrics: this.metrics,
-      },
-      record,
-    );
+    return this.#layerOf(record);
   }
 
   /**
@@ -325,7 +316,8 @@ export class LayerCache {
   *layers(): Generator<Layer> {
     for (const name of layerNames(this.#layout)) {
       // What went since the iteration began is not listed.
-      if (layerRecord(this.#layout, name) !== undefined) yield this.layer(name);
+      const record = layerRecord(this.#layout, name);
+      if (record !== undefined) yield this.#layerOf(record);
     }
   }
 
@@ -562,6 +554,19 @@ export class LayerCache {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #layerOf(record: LayerRecord): Layer {
+    return new Layer(
+      {
+        layout: this.#layout,
+        pairing: this.#pairing,
+        supply: this.#supply,
+        keepUncompressed: this.#keepUncompressed,
+        metrics: this.metrics,
+      },
+      record,
+    );
   }
 
   get #subject(): StatsSubject {
