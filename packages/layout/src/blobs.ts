@@ -13,6 +13,7 @@ import {
 } from '@layercache/oci';
 import { abortable, delay } from './abort.js';
 import { BlobFile } from './blob-file.js';
+import { claimFile, type Claim } from './claim.js';
 import { isSystemError, storageError, syncFolder, type FileSystem } from './file-system.js';
 import { Pins } from './pins.js';
 import type { Room } from './space/space.js';
@@ -357,52 +358,9 @@ export class Blobs {
 
   /** Keeps writers from pinning a blob until it is unlinked. Undefined when one pins it already. */
   claim(digest: Digest): Claim | undefined {
-    const path = this.path(digest);
-    let fd: number;
-    try {
-      fd = this.#files.openSync(path, 'r+');
-    } catch (error) {
-      if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return noFile;
-      throw error;
-    }
-    if (!this.#files.tryLock(fd, 'exclusive')) {
-      this.#files.closeSync(fd);
-      return undefined;
-    }
-    return {
-      usedAt: new Date(Number(this.#files.fstatSync(fd).mtimeNs / 1_000_000n)),
-      unlink: async () => {
-        // Whoever wrote it anew in the meantime wants it.
-        try {
-          if (this.#files.statSync(path).ino !== this.#files.fstatSync(fd).ino) return false;
-          await this.#files.unlink(path);
-          return true;
-        } catch (error) {
-          if (isSystemError(error, 'ENOENT')) return false;
-          throw error;
-        }
-      },
-      release: () => {
-        this.#files.closeSync(fd);
-      },
-    };
+    return claimFile(this.#files, this.path(digest));
   }
 }
-
-/** A blob that is about to go. */
-export interface Claim {
-  /** When it was last used; undefined when there is no file. */
-  readonly usedAt: Date | undefined;
-  /** False when there is nothing to unlink. */
-  unlink(): Promise<boolean>;
-  release(): void;
-}
-
-const noFile: Claim = {
-  usedAt: undefined,
-  unlink: () => Promise.resolve(false),
-  release: () => undefined,
-};
 
 function asStream(chunks: AsyncGenerator<Buffer>, signal: AbortSignal | undefined): Readable {
   const stream = Readable.from(chunks, { objectMode: false, highWaterMark: READ_SIZE });

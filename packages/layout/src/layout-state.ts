@@ -8,7 +8,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import type { Claim } from './blobs.js';
+import type { Claim } from './claim.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
 import type { Derived, LayoutExtension } from './extension.js';

@@ -1,0 +1,48 @@
+import { isSystemError, type FileSystem } from './file-system.js';
+
+/** A blob that is about to go. */
+export interface Claim {
+  /** When it was last used; undefined when there is no file. */
+  readonly usedAt: Date | undefined;
+  /** False when there is nothing to unlink. */
+  unlink(): Promise<boolean>;
+  release(): void;
+}
+
+const noFile: Claim = {
+  usedAt: undefined,
+  unlink: () => Promise.resolve(false),
+  release: () => undefined,
+};
+
+/** Undefined when a writer pins the blob. */
+export function claimFile(files: FileSystem, path: string): Claim | undefined {
+  let fd: number;
+  try {
+    fd = files.openSync(path, 'r+');
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return noFile;
+    throw error;
+  }
+  if (!files.tryLock(fd, 'exclusive')) {
+    files.closeSync(fd);
+    return undefined;
+  }
+  return {
+    usedAt: new Date(Number(files.fstatSync(fd).mtimeNs / 1_000_000n)),
+    unlink: async () => {
+      // Whoever wrote it anew in the meantime wants it.
+      try {
+        if (files.statSync(path).ino !== files.fstatSync(fd).ino) return false;
+        await files.unlink(path);
+        return true;
+      } catch (error) {
+        if (isSystemError(error, 'ENOENT')) return false;
+        throw error;
+      }
+    },
+    release: () => {
+      files.closeSync(fd);
+    },
+  };
+}
