@@ -191,9 +191,7 @@ export class Pairing {
    */
   async settle(descriptor: Descriptor, diffID: Digest): Promise<Digest> {
     const claimed = claimedDiffID(descriptor);
-    // One that was removed meanwhile has no pair to note, and would come back without its bytes.
-    if (this.#layout.lookup(descriptor.digest).some((entry) => entry.descriptor.digest === descriptor.digest))
-      await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), { proven: true });
+    await this.#note(descriptor, diffID);
     if (claimed === undefined || claimed === diffID) return diffID;
     this.#logger.warn({ message: 'wrong diffID claimed', digest: descriptor.digest, claimed, diffID });
     throw new IntegrityError(
@@ -201,6 +199,21 @@ export class Pairing {
       `layer ${descriptor.digest} was said to have the diffID ${claimed}, but its tar hashes to ${diffID}: do not trust where the claim came from`,
       { expected: claimed, found: diffID },
     );
+  }
+
+  /** One that was removed meanwhile has no pair to note, and would come back without its bytes. */
+  async #note(descriptor: Descriptor, diffID: Digest): Promise<void> {
+    const { digest, size } = descriptor;
+    const hold = await this.#layout.hold(digest, size);
+    if (hold === undefined) return;
+    try {
+      if (this.#layout.lookup(digest).some((entry) => entry.descriptor.digest === digest))
+        await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), {
+          proven: true,
+        });
+    } finally {
+      hold[Symbol.dispose]();
+    }
   }
 
   #isProven({ digest }: Descriptor): boolean {

@@ -344,6 +344,21 @@ export class Blobs {
     this.pins.hold(digest, fd);
   }
 
+  /**
+   * Ends what {@link lock} began, as a use of the blob: what was chosen for eviction in the meantime was chosen
+   * without knowing what it is needed for by now.
+   */
+  letGo(fd: number): void {
+    try {
+      this.#files.touchSync(fd, new Date(Date.now() + 1));
+    } catch (error) {
+      // A reader without the right to write holds all the same.
+      if (!isSystemError(error)) throw error;
+    } finally {
+      this.#files.closeSync(fd);
+    }
+  }
+
   /** Unlinks a blob, unless a writer pins it. Readers who have it open keep it. */
   async unlink(digest: Digest): Promise<boolean> {
     this.pins.release(digest);

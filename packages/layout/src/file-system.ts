@@ -33,6 +33,7 @@ export interface FileSystem {
   fstatSync(fd: number): FileFacts;
   ftruncateSync(fd: number, length: number): void;
   writeSync(fd: number, bytes: Uint8Array, position: number): number;
+  touchSync(fd: number, when: Date): void;
   readFileSync(path: string): Buffer;
   readdirSync(path: string): string[];
   unlinkSync(path: string): void;
@@ -71,6 +72,9 @@ export const nodeFileSystem: FileSystem = {
   readSync: (fd, buffer, offset, length, position) => fs.readSync(fd, buffer, offset, length, position),
   appendSync: (fd, bytes) => fs.writeSync(fd, bytes),
   writeSync: (fd, bytes, position) => fs.writeSync(fd, bytes, 0, bytes.byteLength, position),
+  touchSync: (fd, when) => {
+    fs.futimesSync(fd, when, when);
+  },
   statSync: (path) => fs.statSync(path, bigint),
   fstatSync: (fd) => fs.fstatSync(fd, bigint),
   ftruncateSync: (fd, length) => {

@@ -275,7 +275,7 @@ export class OciLayout {
     return {
       [Symbol.dispose]: () => {
         this.#holds--;
-        this.#files.closeSync(fd);
+        this.#blobs.letGo(fd);
       },
     };
   }
