@@ -14,6 +14,8 @@ const pairs = Number(process.argv[2] ?? 5);
 const dir = await mkdtemp(join(tmpdir(), 'layercache-add-'));
 
 try {
+  // As it is installed from npm.
+  await bundled();
   const { bytes, layers } = await makeMachineImage(join(dir, 'source'), 'image', FOLDERS, { wanted: WANTED });
   const registry = await startRegistry();
   try {
