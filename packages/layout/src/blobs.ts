@@ -275,7 +275,15 @@ export class Blobs {
       throw storageError(error, `write blob ${digest ?? ''}`.trimEnd());
     } finally {
       if (temp !== undefined) await this.#temps.discard(temp);
+      await this.#giveBack(room);
+    }
+  }
+
+  async #giveBack(room: Room | undefined): Promise<void> {
+    try {
       await room?.release();
+    } catch (error) {
+      throw storageError(error, `give back room in ${this.#dir}`);
     }
   }
 
