@@ -16,16 +16,13 @@ import {
   type Platform,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
+import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
 import type { MetricsRecorder } from './metrics/metrics.js';
 import type { Pairing } from './pairing.js';
 import { hostPlatform, selectPlatform } from './platform.js';
 import { Holds } from './policy/holds.js';
 import { withOrigin } from './share/blob-origin.js';
 import type { ImageSource } from './sources/image-source.js';
-
-/** Bytes. Configs are a few KiB; this is what a hostile one may cost. */
-const MAX_CONFIG_SIZE = 16 * 1024 * 1024;
 
 export interface BlobProgress {
   readonly descriptor: Descriptor;

@@ -15,6 +15,9 @@ import {
   type ImageManifest,
 } from '@layercache/oci';
 
+/** Bytes. Configs are a few KiB; this is what a hostile one may cost. */
+export const MAX_CONFIG_SIZE = 16 * 1024 * 1024;
+
 /** A manifest, decoded by what its media type says it is. */
 export type ParsedManifest =
   | { readonly kind: 'index'; readonly index: ImageIndex }

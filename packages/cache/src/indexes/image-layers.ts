@@ -7,12 +7,9 @@ import {
   type ImageConfig,
   type Platform,
 } from '@layercache/oci';
-import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
+import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
 import type { BlobSupply } from '../pairing.js';
 import { hostPlatform, selectPlatform } from '../platform.js';
-
-/** Bytes. Configs are a few KiB; this is what a hostile one may cost. */
-const MAX_CONFIG_SIZE = 16 * 1024 * 1024;
 
 /** An image for one platform. */
 export interface ImageLayers {

@@ -1,10 +1,7 @@
 import { isLayercacheError, isNondistributable, type Descriptor } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
+import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
 import { withOrigin } from '../share/blob-origin.js';
-
-/** Bytes. Configs are a few KiB; this is what a hostile one may cost. */
-const MAX_CONFIG_SIZE = 16 * 1024 * 1024;
 
 export interface ManifestContext {
   readonly layout: OciLayout;
