@@ -1,7 +1,9 @@
 import {
   claimedDiffID,
   claimedDigests,
+  isClaimedName,
   refName,
+  withAnnotations,
   Annotation,
   type Descriptor,
   type Digest,
@@ -16,6 +18,7 @@ import {
   type Entry,
 } from './entry.js';
 import { canonicalJson } from './index-document.js';
+import { uniteEntries } from './unite-entries.js';
 
 /** Something that knows entries. */
 export interface EntrySource {
@@ -97,11 +100,12 @@ export class EntryTable implements EntrySource {
   }
 
   /**
-   * Adds an entry, or unites it with the one that has the same digest and name: new annotations win. A proof
-   * holds for as long as digest and diffID stay the same, and a claim does not replace it. A name that another
-   * digest had moves here.
+   * Adds an entry, or unites it with the one that has the same digest and name ({@link uniteEntries}). A proof holds
+   * for as long as digest and diffID stay the same, and a claim does not replace it. A name that another digest had
+   * moves here, unless it is only claimed: then the entry is added without it.
    */
-  put(descriptor: Descriptor, proven: boolean): void {
+  put(given: Descriptor, proven: boolean): void {
+    const descriptor = this.#withName(given);
     const { digest } = descriptor;
     const name = refName(descriptor);
     const moved = name === undefined ? undefined : this.tagged(name);
@@ -120,7 +124,8 @@ export class EntryTable implements EntrySource {
   }
 
   /** Whether putting this would leave everything as it is. */
-  holds(descriptor: Descriptor, proven: boolean): boolean {
+  holds(given: Descriptor, proven: boolean): boolean {
+    const descriptor = this.#withName(given);
     const name = refName(descriptor);
     const before = this.of(descriptor.digest);
     const same = before.find((entry) => refName(entry.descriptor) === name);
@@ -129,11 +134,25 @@ export class EntryTable implements EntrySource {
     return after.proven === same.proven && canonicalJson(after.descriptor) === canonicalJson(same.descriptor);
   }
 
+  /** A name that is only claimed takes effect where nothing has it. */
+  #withName(descriptor: Descriptor): Descriptor {
+    if (!isClaimedName(descriptor)) return descriptor;
+    const owner = this.tagged(refName(descriptor) ?? '')?.descriptor;
+    if (owner === undefined || isClaimedName(owner)) {
+      return owner === undefined || owner.digest === descriptor.digest ? descriptor : withoutName(descriptor);
+    }
+    return owner.digest === descriptor.digest
+      ? withAnnotations(descriptor, { [Annotation.nameState]: undefined })
+      : withoutName(descriptor);
+  }
+
   #united(descriptor: Descriptor, proven: boolean, before: readonly Entry[]): Entry {
     const name = refName(descriptor);
     const proof = before.find((entry) => entry.proven);
     const same = before.find((entry) => refName(entry.descriptor) === name);
-    const united = normalise(same === undefined ? descriptor : unite(same.descriptor, descriptor));
+    const united = normalise(
+      same === undefined ? descriptor : uniteEntries(same.descriptor, descriptor, proven),
+    );
     const kept = proof !== undefined && !proven ? withProvenDiffID(united, proof.descriptor) : united;
     const stillProven = proof !== undefined && claimedDiffID(proof.descriptor) === claimedDiffID(kept);
     return { descriptor: kept, proven: proven || stillProven };
@@ -192,12 +211,6 @@ export class EntryTable implements EntrySource {
       if (name !== undefined) this.#names.set(name, digest);
     }
   }
-}
-
-function unite(before: Descriptor, after: Descriptor): Descriptor {
-  const annotations = { ...before.annotations, ...after.annotations };
-  const united = { ...before, ...after };
-  return Object.keys(annotations).length === 0 ? united : { ...united, annotations };
 }
 
 function withProvenDiffID(descriptor: Descriptor, proof: Descriptor): Descriptor {

@@ -39,6 +39,7 @@ export function withoutName(descriptor: Descriptor): Descriptor {
   return withAnnotations(descriptor, {
     [Annotation.refName]: undefined,
     [Annotation.containerdName]: undefined,
+    [Annotation.nameState]: undefined,
   });
 }
 

@@ -12,9 +12,9 @@ export interface DeriveContext {
 }
 
 export interface Derived {
-  /** Entries to add or replace. */
+  /** Entries to add or replace. A name that another digest had moves here; that digest's entry stays without it. */
   readonly put: readonly Descriptor[];
-  /** Entries to drop. */
+  /** Digests whose entries are dropped: what was derived before. */
   readonly drop: readonly Digest[];
   /** Blobs that nothing needs any more. They go when the new `index.json` is in place. */
   readonly unlink: readonly Digest[];
@@ -27,6 +27,8 @@ export interface AdoptContext {
   readBlob(digest: Digest): Promise<Uint8Array>;
   hasBlob(digest: Digest, size?: number): Promise<boolean>;
   lookup(key: Digest): readonly Entry[];
+  /** The entry that has this name. */
+  tagged(name: string): Entry | undefined;
 }
 
 /**

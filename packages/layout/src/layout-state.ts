@@ -509,14 +509,7 @@ export class LayoutState {
       writeBlob,
     });
     for (const digest of derived?.drop ?? []) table.remove(digest);
-    for (const descriptor of derived?.put ?? []) {
-      // It replaces what was derived before it, and does not leave that behind without a name.
-      const name = refName(descriptor);
-      const before = name === undefined ? undefined : table.tagged(name);
-      if (before !== undefined && before.descriptor.digest !== descriptor.digest)
-        table.remove(before.descriptor.digest);
-      table.put(descriptor, false);
-    }
+    for (const descriptor of derived?.put ?? []) table.put(descriptor, false);
     return derived;
   }
 
@@ -529,6 +522,7 @@ export class LayoutState {
       readBlob,
       hasBlob,
       lookup: (key) => table.lookup(key),
+      tagged: (name) => table.tagged(name),
     });
     for (const descriptor of found) table.put(descriptor, false);
   }

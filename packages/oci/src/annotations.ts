@@ -13,11 +13,15 @@ export const Annotation = {
   pinned: 'dev.layercache.pinned',
   /** On the entry of an image: when its time is over (RFC 3339), or nothing. It does not travel. */
   expires: 'dev.layercache.expires',
+  /** On the entry of an image: `claimed` while its name is only what a shared cache says. It does not travel. */
+  nameState: 'dev.layercache.name',
   containerdName: 'io.containerd.image.name',
   /** On a layer index (SOCI zTOC): the digest of the layer it describes, in the form that it describes. */
   sociLayerDigest: 'com.amazon.soci.image-layer-digest',
   /** On a layer index: how many entries the tar has, in decimal. */
   files: 'dev.layercache.files',
+  /** On a layer index that came with a SOCI index manifest: the image that this one refers to, and the only one it serves. */
+  indexedImage: 'dev.layercache.image',
   /** On a layer index in a SOCI index manifest: the media type of that layer. */
   sociLayerMediaType: 'com.amazon.soci.image-layer-mediaType',
   /** On a SOCI index manifest: who made it. */
@@ -48,6 +52,11 @@ export function claimedDigests(descriptor: Descriptor): Digest[] {
     }
   }
   return [...found].sort();
+}
+
+/** Whether the name of an entry is only what a shared cache says: no user and no registry gave it to this machine. */
+export function isClaimedName(descriptor: Descriptor): boolean {
+  return refName(descriptor) !== undefined && descriptor.annotations?.[Annotation.nameState] === 'claimed';
 }
 
 export function refName(descriptor: Descriptor): string | undefined {

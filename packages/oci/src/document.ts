@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { LayercacheError } from './errors.js';
+import { MAX_NESTING, isNestedTooDeep } from './nesting.js';
 
 const text = new TextDecoder('utf-8', { fatal: true });
 
@@ -10,6 +11,12 @@ const text = new TextDecoder('utf-8', { fatal: true });
  * @throws LayercacheError `DOCUMENT_INVALID`, with the path of the first field that is wrong
  */
 export function parseDocument<T>(schema: z.ZodType<T>, bytes: Uint8Array, what: string): T {
+  if (isNestedTooDeep(bytes)) {
+    throw new LayercacheError(
+      'DOCUMENT_INVALID',
+      `${what} is not valid: arrays and objects are nested deeper than ${MAX_NESTING} levels`,
+    );
+  }
   let value: unknown;
   try {
     value = JSON.parse(text.decode(bytes));
@@ -20,7 +27,7 @@ export function parseDocument<T>(schema: z.ZodType<T>, bytes: Uint8Array, what: 
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  const path = issue === undefined || issue.path.length === 0 ? 'the document' : issue.path.join('.');
+  const path = issue === undefined || issue.path.length === 0 ? 'the document' : fieldPath(issue.path);
   throw new LayercacheError(
     'DOCUMENT_INVALID',
     `${what} is not valid: ${path}: ${issue?.message ?? 'unknown'}`,
@@ -28,4 +35,10 @@ export function parseDocument<T>(schema: z.ZodType<T>, bytes: Uint8Array, what: 
       cause: result.error,
     },
   );
+}
+
+/** The place of a field as `layers.3.digest`. Keys come from the document, so a long one is cut. */
+function fieldPath(path: readonly PropertyKey[]): string {
+  const text = path.map(String).join('.');
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 }

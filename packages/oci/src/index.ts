@@ -6,4 +6,5 @@ export * from './errors.js';
 export * from './logger.js';
 export * from './manifest.js';
 export * from './media-types.js';
+export * from './nesting.js';
 export * from './single-flight.js';

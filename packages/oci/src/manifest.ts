@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { annotationsSchema, descriptorSchema, digestSchema, type Descriptor } from './descriptor.js';
 import type { Digest } from './digest.js';
 import { parseDocument } from './document.js';
+import { LayercacheError } from './errors.js';
 
 /** The largest manifest that registries take: 4 MiB (distribution specification, "Pushing Manifests"). */
 export const MAX_MANIFEST_SIZE = 4 * 1024 * 1024;
@@ -63,12 +64,37 @@ export interface ImageConfig {
   readonly rootfs: { readonly type: 'layers'; readonly diff_ids: readonly Digest[] };
 }
 
+/**
+ * An image manifest. A document that is an image index as well is refused: two readers would see two images in it.
+ *
+ * @throws LayercacheError `DOCUMENT_INVALID`
+ */
 export function parseImageManifest(bytes: Uint8Array, what = 'image manifest'): ImageManifest {
-  return parseDocument<ImageManifest>(imageManifestSchema, bytes, what);
+  const manifest = parseDocument<ImageManifest>(imageManifestSchema, bytes, what);
+  refuseFields(manifest, ['manifests'], 'an image manifest', what);
+  return manifest;
 }
 
+/**
+ * An image index. A document that is an image manifest as well is refused: two readers would see two images in it.
+ *
+ * @throws LayercacheError `DOCUMENT_INVALID`
+ */
 export function parseImageIndex(bytes: Uint8Array, what = 'image index'): ImageIndex {
-  return parseDocument<ImageIndex>(imageIndexSchema, bytes, what);
+  const index = parseDocument<ImageIndex>(imageIndexSchema, bytes, what);
+  refuseFields(index, ['layers', 'config', 'fsLayers'], 'an image index', what);
+  return index;
+}
+
+function refuseFields(document: object, fields: readonly string[], kind: string, what: string): void {
+  for (const field of fields) {
+    const value: unknown = Reflect.get(document, field);
+    if (value === undefined || value === null) continue;
+    throw new LayercacheError(
+      'DOCUMENT_INVALID',
+      `${what} is not valid: ${field}: ${kind} has no such field, and readers would not agree on what the document means`,
+    );
+  }
 }
 
 export function parseImageConfig(bytes: Uint8Array, what = 'image config'): ImageConfig {

@@ -1,0 +1,69 @@
+import {
+  Annotation,
+  MediaType,
+  claimedDiffID,
+  isManifestMediaType,
+  layerForm,
+  withAnnotations,
+  type Descriptor,
+} from '@layercache/oci';
+
+/** Annotations by which one document makes claims about a blob. */
+const CLAIMS = [
+  Annotation.diffID,
+  Annotation.sociLayerDigest,
+  Annotation.indexedImage,
+  Annotation.files,
+] as const;
+
+/**
+ * Two descriptors of one digest and one name as one. Annotations of both stand, and the new ones win, with these
+ * exceptions, so that what one document says of a blob does not undo what another said or this machine proved:
+ *
+ * - The media type of a layer, manifest, image config or layer index stays; any other one is replaced.
+ * - A claim (of a diffID, or that the blob is a layer index) stays until this machine proves another one, and is not
+ *   made of what has another purpose. An empty value takes a claim back for good.
+ * - A name that was claimed is not any more when it is put without being called so.
+ *
+ * @param proven whether this machine decompressed and hashed the new pair: then everything new wins
+ */
+export function uniteEntries(before: Descriptor, after: Descriptor, proven: boolean): Descriptor {
+  const purpose = purposeOf(before);
+  const united = {
+    ...before,
+    ...after,
+    ...(proven || purpose === undefined ? {} : { mediaType: before.mediaType }),
+    annotations: { ...before.annotations, ...after.annotations },
+  };
+  const annotations: Record<string, string | undefined> = {
+    [Annotation.nameState]: after.annotations?.[Annotation.nameState],
+  };
+  if (!proven) {
+    for (const name of CLAIMS) {
+      const [old, fresh] = [before.annotations?.[name], after.annotations?.[name]];
+      if (fresh === undefined || fresh === '') continue;
+      if (old !== undefined) annotations[name] = old;
+      else if (!takesClaim(purpose, name)) annotations[name] = undefined;
+    }
+    const diffID = claimedDiffID(before);
+    if (purpose === 'layer' && diffID !== undefined)
+      // A tar is its own diffID, and has no annotation for it.
+      annotations[Annotation.diffID] = layerForm(united.mediaType) === 'tar' ? undefined : diffID;
+  }
+  return withAnnotations(united, annotations);
+}
+
+type Purpose = 'layer' | 'layer-index' | 'document';
+
+/** What a blob is known to be for; undefined for a plain one. */
+function purposeOf({ mediaType, annotations }: Descriptor): Purpose | undefined {
+  if (layerForm(mediaType) !== undefined) return 'layer';
+  if (isManifestMediaType(mediaType)) return 'document';
+  if (mediaType === MediaType.config || mediaType === MediaType.dockerConfig) return 'document';
+  return annotations?.[Annotation.sociLayerDigest] === undefined ? undefined : 'layer-index';
+}
+
+function takesClaim(purpose: Purpose | undefined, name: (typeof CLAIMS)[number]): boolean {
+  if (purpose === undefined || purpose === 'layer-index') return true;
+  return purpose === 'layer' && name === Annotation.diffID;
+}
