@@ -1,27 +1,34 @@
 import pLimit, { type LimitFunction } from 'p-limit';
 import {
-  Annotation,
   LayercacheError,
   MAX_MANIFEST_SIZE,
-  claimedDiffID,
   digestOf,
   isIndexMediaType,
   isNondistributable,
   layerForm,
   throwIfAborted,
-  withAnnotations,
   type Descriptor,
   type Digest,
   type Logger,
   type Platform,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
+import { entryOf } from './entries/entry.js';
+import { withOrigin } from './entries/origins.js';
+import { checkName } from './entries/names.js';
+import type { ImageNames } from './images/image-names.js';
+import {
+  MAX_CONFIG_SIZE,
+  claimPairs,
+  isImageConfig,
+  parseManifest,
+  readImageConfig,
+} from './images/manifest.js';
+import { settledEntry, type ClaimsContext } from './layers/claims.js';
 import type { MetricsRecorder } from './metrics/metrics.js';
 import type { Pairing } from './pairing.js';
 import { hostPlatform, selectPlatform } from './platform.js';
 import { Holds } from './policy/holds.js';
-import { withOrigin } from './share/blob-origin.js';
 import type { ImageSource } from './sources/image-source.js';
 
 export interface BlobProgress {
@@ -61,10 +68,16 @@ export interface AddContext {
   readonly concurrency: number;
   readonly logger: Logger;
   readonly pairing: Pairing;
+  readonly names: ImageNames;
   /** What the entry of the image says of how long it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
   readonly metrics: MetricsRecorder;
 }
+
+/** How deep image indexes may be nested in one another. */
+const MAX_DEPTH = 8;
+/** Manifests of one image, those of an index at any depth included. */
+const MAX_MANIFESTS = 10_000;
 
 interface Tally {
   readonly layers: Map<Digest, Descriptor>;
@@ -79,12 +92,15 @@ export class ImageAdder {
   readonly #source: ImageSource;
   readonly #options: AddOptions;
   readonly #logger: Logger;
-  readonly #pairing: Pairing;
   readonly #holds: Holds;
+  readonly #names: ImageNames;
   readonly #renew: (named: Descriptor) => Descriptor;
   readonly #metrics: MetricsRecorder;
   readonly #limit: LimitFunction;
+  readonly #claims: ClaimsContext;
   readonly #tally: Tally = { layers: new Map(), skipped: new Map(), fetched: 0, reused: 0 };
+  /** Manifests that were begun: a nested index may list one as often as it likes. */
+  readonly #added = new Map<Digest, Promise<Descriptor>>();
   readonly #abort = new AbortController();
   /** What went wrong first. What it stopped fails, too, but that is not news. */
   #failure: { readonly error: unknown } | undefined;
@@ -94,11 +110,12 @@ export class ImageAdder {
     this.#source = source;
     this.#options = options;
     this.#logger = context.logger;
-    this.#pairing = context.pairing;
+    this.#names = context.names;
     this.#renew = context.renew;
     this.#holds = new Holds(layout);
     this.#metrics = context.metrics;
     this.#limit = pLimit(context.concurrency);
+    this.#claims = { layout, pairing: context.pairing, logger: context.logger };
   }
 
   async add(): Promise<AddedImage> {
@@ -111,12 +128,11 @@ export class ImageAdder {
       // HEAD first: it does not count against a registry's pull limit, and what is here need not come again.
       const { reader, repository, reference } = this.#source;
       const found = await reader.resolve(repository, reference, { signal: this.#abort.signal });
-      const descriptor = await this.#addRoot(found, await this.#manifestBytes(found));
       const name = this.#options.name ?? this.#source.name;
-      const named =
-        name === undefined
-          ? descriptor
-          : withAnnotations(descriptor, { [Annotation.refName]: name, [Annotation.containerdName]: name });
+      const from = this.#options.name === undefined ? `the image of ${this.#source.label}` : 'the name given';
+      if (name !== undefined) checkName(name, undefined, from);
+      const descriptor = await this.#addRoot(found, await this.#manifestBytes(found));
+      const named = name === undefined ? descriptor : this.#names.given(descriptor, name, from);
       await this.#layout.put(this.#renew(named));
       const { layers, skipped, fetched, reused } = this.#tally;
       return {
@@ -158,22 +174,38 @@ export class ImageAdder {
     );
   }
 
-  async #addChild(child: Descriptor): Promise<Descriptor> {
-    await this.#layout.put(await this.#addManifest(child, await this.#manifestBytes(child)));
-    return child;
+  /** @param depth how many indexes it is in */
+  #addChild(child: Descriptor, depth: number): Promise<Descriptor> {
+    const begun = this.#added.get(child.digest);
+    if (begun !== undefined) return begun;
+    if (depth > MAX_DEPTH || this.#added.size >= MAX_MANIFESTS) {
+      throw new LayercacheError(
+        'DOCUMENT_INVALID',
+        depth > MAX_DEPTH
+          ? `${this.#source.label}: image index ${child.digest} is nested deeper than ${MAX_DEPTH} indexes`
+          : `${this.#source.label} has more than ${MAX_MANIFESTS} manifests`,
+      );
+    }
+    const adding = this.#manifestBytes(child).then(async (bytes) => {
+      const added = await this.#addManifest(child, bytes, depth);
+      await this.#layout.put(added);
+      return added;
+    });
+    this.#added.set(child.digest, adding);
+    return adding;
   }
 
   /** Stores a manifest after everything it refers to, so that what is found is whole. Its entry is the caller's. */
-  async #addManifest(descriptor: Descriptor, bytes: Uint8Array): Promise<Descriptor> {
+  async #addManifest(descriptor: Descriptor, bytes: Uint8Array, depth = 0): Promise<Descriptor> {
     const parsed = parseManifest(descriptor, bytes);
     if (parsed.kind === 'index') {
-      await this.#together(parsed.index.manifests, (child) => this.#addChild(child));
+      await this.#together(parsed.index.manifests, (child) => this.#addChild(child, depth + 1));
     } else {
       await this.#addLayersOf(descriptor, parsed.manifest);
     }
     await this.#layout.write(bytes, { digest: descriptor.digest, size: descriptor.size });
     await this.#holds.hold(descriptor);
-    return descriptor;
+    return entryOf(descriptor);
   }
 
   async #addLayersOf(
@@ -186,11 +218,11 @@ export class ImageAdder {
         `image ${descriptor.digest} has a config of ${manifest.config.size} bytes; the limit is ${MAX_CONFIG_SIZE}`,
       );
     }
-    await this.#limit(() => this.#addBlob(manifest.config));
+    await this.#limit(() => this.#addBlob(entryOf(manifest.config)));
     const config = await this.#layout.readBytes(manifest.config.digest, { maxSize: MAX_CONFIG_SIZE });
     const layers = isImageConfig(manifest.config)
       ? claimPairs(manifest, readImageConfig(manifest, config), descriptor.digest)
-      : manifest.layers;
+      : manifest.layers.map((layer) => entryOf(layer));
     const distinct = [...new Map(layers.map((layer) => [layer.digest, layer] as const)).values()];
     for (const layer of distinct) {
       if (layerForm(layer.mediaType) === undefined || isNondistributable(layer.mediaType)) continue;
@@ -210,47 +242,38 @@ export class ImageAdder {
       this.#options.onProgress?.({ descriptor: layer, received: 0, state: 'skipped' });
       return;
     }
-    const before = this.#layout
-      .lookup(layer.digest)
-      .find((entry) => entry.descriptor.digest === layer.digest);
     await this.#addBlob(layer);
-    if (before !== undefined) await this.#settleClaims(before.descriptor, layer);
   }
 
-  /** Two sources that disagree on a diffID cannot both be right: only decompressing tells. */
-  async #settleClaims(before: Descriptor, layer: Descriptor): Promise<void> {
-    const [earlier, claimed] = [claimedDiffID(before), claimedDiffID(layer)];
-    if (earlier === undefined || claimed === undefined || earlier === claimed) return;
-    await this.#pairing.prove(layer, this.#abort.signal);
-  }
-
-  async #addBlob(descriptor: Descriptor): Promise<void> {
+  async #addBlob(entry: Descriptor): Promise<void> {
     const { onProgress } = this.#options;
+    const { digest, size } = entry;
     const signal = this.#abort.signal;
-    if (await this.#holds.hold(descriptor)) {
-      this.#reused(descriptor.size);
-      onProgress?.({ descriptor, received: descriptor.size, state: 'kept' });
+    if (await this.#holds.hold(entry)) {
+      this.#reused(size);
+      onProgress?.({ descriptor: entry, received: size, state: 'kept' });
     } else {
       const { fetched } = await this.#layout.ingest(
-        { digest: descriptor.digest, size: descriptor.size },
+        { digest, size },
         async (offset, stop) => {
           const range = offset === 0 ? {} : { range: { first: offset } };
-          return this.#source.reader.fetchBlob(this.#source.repository, descriptor.digest, {
+          return this.#source.reader.fetchBlob(this.#source.repository, digest, {
             ...range,
             signal: stop,
           });
         },
         {
           signal,
-          onProgress: (received) => onProgress?.({ descriptor, received, state: 'receiving' }),
+          onProgress: (received) => onProgress?.({ descriptor: entry, received, state: 'receiving' }),
         },
       );
-      await this.#holds.hold(descriptor);
-      this.#fetched(fetched, descriptor.size);
-      onProgress?.({ descriptor, received: descriptor.size, state: 'done' });
+      await this.#holds.hold(entry);
+      this.#fetched(fetched, size);
+      onProgress?.({ descriptor: entry, received: size, state: 'done' });
     }
     const { origin } = this.#source;
-    await this.#layout.put(origin === undefined ? descriptor : withOrigin(descriptor, origin));
+    const settled = await settledEntry(this.#claims, entry, { refuse: true, signal });
+    await this.#layout.put(origin === undefined ? settled : withOrigin(settled, origin));
   }
 
   /** A manifest that is here is not fetched again: its digest says that it cannot have changed. */

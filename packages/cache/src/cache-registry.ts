@@ -1,5 +1,4 @@
 import {
-  Annotation,
   LayercacheError,
   MAX_MANIFEST_SIZE,
   digestOf,
@@ -8,8 +7,8 @@ import {
   isManifestMediaType,
   isNondistributable,
   parseDocument,
+  isClaimedName,
   throwIfAborted,
-  withAnnotations,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
@@ -28,22 +27,37 @@ import {
   type RequestOptions,
 } from '@layercache/registry';
 import { Holds } from './policy/holds.js';
-import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
+import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './images/manifest.js';
 import type { LayerCache } from './layer-cache.js';
-import { CACHE_TAG } from './share/cache-index.js';
+import { entryOf } from './entries/entry.js';
+import { CACHE_TAG } from './entries/names.js';
+import type { ImageNames } from './images/image-names.js';
+
+export interface CacheRegistryContext {
+  readonly cache: LayerCache;
+  readonly layout: OciLayout;
+  readonly names: ImageNames;
+  /** What the entry of an image says of how long it stays. */
+  readonly renew: (named: Descriptor) => Descriptor;
+  /** The entry to put for what a manifest says of a blob. */
+  readonly settled: (entry: Descriptor, signal: AbortSignal | undefined) => Promise<Descriptor>;
+}
 
 /**
  * A cache as a registry. Images are found under the names they have in the cache (`docker.io/library/alpine:3.20`
  * is the tag `3.20` of the repository `docker.io/library/alpine`), and every blob under its digest in every
- * repository, a layer also under its diffID. The cache index itself is `layercache:latest`.
+ * repository, a layer also under its diffID. The cache index itself is `layercache:latest`. A name that is only what a
+ * shared cache says is no tag here.
  */
 export class CacheRegistry implements Registry {
   readonly #cache: LayerCache;
   readonly #layout: OciLayout;
+  readonly #context: CacheRegistryContext;
 
-  constructor(cache: LayerCache, layout: OciLayout) {
-    this.#cache = cache;
-    this.#layout = layout;
+  constructor(context: CacheRegistryContext) {
+    this.#cache = context.cache;
+    this.#layout = context.layout;
+    this.#context = context;
   }
 
   async resolve(repository: string, reference: string): Promise<Descriptor> {
@@ -119,22 +133,24 @@ export class CacheRegistry implements Registry {
     options: PushManifestOptions = {},
   ): Promise<Descriptor> {
     const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+    const named =
+      options.tag === undefined ? entryOf(descriptor) : this.#named(descriptor, repository, options.tag);
     using holds = new Holds(this.#layout);
-    const entries = await this.#partsOf(descriptor, bytes, holds);
+    const parts = await this.#partsOf(descriptor, bytes, holds);
+    const entries: Descriptor[] = [];
+    for (const part of parts) entries.push(await this.#context.settled(part, options.signal));
     await this.#layout.write(bytes, {
       digest: descriptor.digest,
       size: descriptor.size,
       signal: options.signal,
     });
-    const named =
-      options.tag === undefined ? descriptor : nameDescriptor(descriptor, nameOf(repository, options.tag));
     await this.#layout.put([...entries, named]);
     return descriptor;
   }
 
   async tag(repository: string, digest: Digest, tag: string): Promise<void> {
     const descriptor = await this.resolve(repository, digest);
-    await this.#layout.put(nameDescriptor(descriptor, nameOf(repository, tag)));
+    await this.#layout.put(this.#named(descriptor, repository, tag));
   }
 
   async deleteManifest(repository: string, reference: string): Promise<void> {
@@ -159,7 +175,7 @@ export class CacheRegistry implements Registry {
   async *tags(repository: string, options: ListOptions = {}): AsyncGenerator<string> {
     const names = new Set(this.#names(repository, ''));
     const tags = new Set<string>();
-    for (const [name] of this.#layout.tags()) {
+    for (const name of this.#served()) {
       const { prefix, tag } = splitName(name);
       if (names.has(`${prefix}:`) || withoutRegistry(prefix) === repository) tags.add(tag);
     }
@@ -173,7 +189,7 @@ export class CacheRegistry implements Registry {
 
   async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
     const found = new Set<string>();
-    for (const [name] of this.#layout.tags()) {
+    for (const name of this.#served()) {
       const { prefix } = splitName(name);
       found.add(isRepositoryName(prefix) ? prefix : withoutRegistry(prefix));
     }
@@ -208,7 +224,28 @@ export class CacheRegistry implements Registry {
       return this.#shard(reference);
     }
     const name = this.#nameOf(repository, reference);
-    return name === undefined ? undefined : this.#layout.lookupTag(name)?.descriptor;
+    return name === undefined ? undefined : this.#context.names.served(name);
+  }
+
+  /** Names that somebody gave to this machine, in contrast to those that a shared cache claims. */
+  *#served(): Generator<string> {
+    for (const [name, { descriptor }] of this.#layout.tags()) if (!isClaimedName(descriptor)) yield name;
+  }
+
+  /**
+   * The entry of an image that a client names. Pins and times that belong to the name stay with it.
+   *
+   * @throws LayercacheError `REFERENCE_INVALID`
+   */
+  #named(descriptor: Descriptor, repository: string, tag: string): Descriptor {
+    if (repository === CACHE_TAG) {
+      throw new LayercacheError(
+        'REFERENCE_INVALID',
+        `the repository ${CACHE_TAG} is the cache itself, and nothing can be pushed to it: choose another`,
+      );
+    }
+    const { names, renew } = this.#context;
+    return renew(names.given(descriptor, nameOf(repository, tag), 'the client'));
   }
 
   /** A shard of the cache index is a manifest that is no entry of its own. */
@@ -229,10 +266,11 @@ export class CacheRegistry implements Registry {
    * without its registry, since a host with a port cannot be part of a repository.
    */
   #nameOf(repository: string, tag: string): string | undefined {
-    const exact = this.#names(repository, tag).find((name) => this.#layout.lookupTag(name) !== undefined);
+    const { names } = this.#context;
+    const exact = this.#names(repository, tag).find((name) => names.served(name) !== undefined);
     if (exact !== undefined) return exact;
     const wanted = nameOf(repository, tag);
-    for (const [name] of this.#layout.tags()) if (withoutRegistry(name) === wanted) return name;
+    for (const name of this.#served()) if (withoutRegistry(name) === wanted) return name;
     return undefined;
   }
 
@@ -256,7 +294,9 @@ export class CacheRegistry implements Registry {
       return [];
     }
     const { config, layers } = parsed.manifest;
-    const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType));
+    const parts = [config, ...layers]
+      .filter((part) => !isNondistributable(part.mediaType))
+      .map((part) => entryOf(part));
     for (const part of parts) {
       if (await holds.hold(part)) continue;
       if ((await this.#cache.blobSize(part.digest)) === part.size) continue;
@@ -269,7 +309,7 @@ export class CacheRegistry implements Registry {
     try {
       const document = readImageConfig(parsed.manifest, await this.#layout.readBytes(config.digest));
       const pairs = claimPairs(parsed.manifest, document, descriptor.digest);
-      return [config, ...pairs.filter((pair) => parts.some((part) => part.digest === pair.digest))];
+      return [entryOf(config), ...pairs.filter((pair) => parts.some((part) => part.digest === pair.digest))];
     } catch (error) {
       // A registry takes any blob for a config. One that claims no pairs, or impossible ones, pairs nothing.
       if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH')) return parts;
@@ -291,10 +331,6 @@ function splitName(name: string): { prefix: string; tag: string } {
 
 function withoutRegistry(name: string): string {
   return name.slice(name.indexOf('/') + 1);
-}
-
-function nameDescriptor(descriptor: Descriptor, name: string): Descriptor {
-  return withAnnotations(descriptor, { [Annotation.refName]: name, [Annotation.containerdName]: name });
 }
 
 function after(names: readonly string[], start: string | undefined): string[] {

@@ -10,7 +10,7 @@ export type {
 
 // Images, layers, manifests and blobs.
 export type { AddedImage, AddOptions, BlobProgress } from './add-image.js';
-export type { NamedImage } from './image-names.js';
+export type { NamedImage } from './images/image-names.js';
 export type { Layer, ReadLayerOptions, UncompressedOptions } from './layer.js';
 export type { BlobCache, GetBlobOptions, PutBlobOptions } from './content/blob-cache.js';
 export type { ManifestCache, ManifestValidation, PutManifestOptions } from './content/manifest-cache.js';
@@ -23,7 +23,6 @@ export type { RegistryFactory } from './sources/open-source.js';
 export {
   CACHE_ARTIFACT_TYPE,
   CACHE_CONFIG_TYPE,
-  CACHE_TAG,
   decodeCacheIndex,
   decodeShard,
   encodeCacheIndex,
@@ -33,10 +32,13 @@ export {
   type Shard,
 } from './share/cache-index.js';
 export type { PullOptions, PullResult } from './share/pull.js';
+export type { SkippedPart } from './share/skipped-part.js';
+export type { DifferentName, NamePolicy, PulledNames } from './share/pulled-names.js';
 export type { PushOptions, PushResult } from './share/push.js';
 export type { BlobState } from './share/remote-blobs.js';
 export type { Removal } from './share/removal.js';
 export type { PushProgress } from './share/sender.js';
+export { CACHE_TAG } from './entries/names.js';
 export { CacheRegistry } from './cache-registry.js';
 
 // Files of an image.

@@ -24,7 +24,9 @@ import { BlobCache } from './content/blob-cache.js';
 import { ManifestCache } from './content/manifest-cache.js';
 import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
-import { ImageNames, type NamedImage } from './image-names.js';
+import { blobOrigins } from './entries/origins.js';
+import { looksLikeDigest } from './entries/names.js';
+import { ImageNames, type NamedImage } from './images/image-names.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import { IndexStore } from './indexes/index-store.js';
 import type { LayerIndexOptions } from './indexes/layer-indexer.js';
@@ -47,6 +49,7 @@ import type {
 } from './layer-cache-options.js';
 import { isLayerDescriptor, layerNames, layerRecord, type LayerRecord } from './layer-record.js';
 import { Layer } from './layer.js';
+import { settledEntry } from './layers/claims.js';
 import { meteredRegistries } from './metrics/metered-registry.js';
 import { Metrics } from './metrics/metrics.js';
 import { Mirror } from './mirror/mirror.js';
@@ -199,6 +202,7 @@ export class LayerCache {
         concurrency: this.#concurrency,
         logger: this.#logger,
         pairing: this.#pairing,
+        names: this.#names,
         renew: (named) => this.#retention.renew(named, options.ttl),
         metrics: this.metrics,
       }).add();
@@ -363,6 +367,14 @@ export class LayerCache {
   }
 
   /**
+   * Whether an image is found by a name that is only what a shared cache says. Whoever hands it out by that name should
+   * say so.
+   */
+  isClaimedName(nameOrDigest: string): boolean {
+    return this.#names.isClaimed(nameOrDigest);
+  }
+
+  /**
    * Any blob by its digest, whole and hashed on the way; fetched first when it is known and not here.
    *
    * @throws LayercacheError `NOT_FOUND`
@@ -430,7 +442,7 @@ export class LayerCache {
   async remove(nameOrDigest: string): Promise<boolean> {
     const named = this.#names.find(nameOrDigest);
     if (named !== undefined) return this.#retention.removeImage(named);
-    return /^sha(256|512):/.test(nameOrDigest) && this.#retention.removeDigest(parseDigest(nameOrDigest));
+    return looksLikeDigest(nameOrDigest) && this.#retention.removeDigest(parseDigest(nameOrDigest));
   }
 
   /** Takes out what is over, what was not used for long, what nothing leads to, and what is too much. */
@@ -466,7 +478,13 @@ export class LayerCache {
 
   /** The cache as a registry: see {@link CacheRegistry}. */
   registry(): Registry {
-    return new CacheRegistry(this, this.#layout);
+    return new CacheRegistry({
+      cache: this,
+      layout: this.#layout,
+      names: this.#names,
+      renew: (named) => this.#retention.renew(named),
+      settled: this.#settled,
+    });
   }
 
   /**
@@ -487,6 +505,8 @@ export class LayerCache {
       tags: this.tags,
       metrics: this.metrics,
       fetch: (blob, options) => this.#blobs.fetch(blob, options),
+      names: this.#names,
+      settled: this.#settled,
       renew: (named) => this.#retention.renew(named),
     }).registry();
   }
@@ -504,7 +524,9 @@ export class LayerCache {
         isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
         checkPair: (descriptor) => this.#pairing.diffID(descriptor, options.signal, false),
         refetch: async (descriptor) => {
-          await this.#supply(descriptor, options.signal);
+          // The entry may have been dropped with the bytes.
+          const origins = blobOrigins(descriptor);
+          await this.#blobs.fetch(descriptor, { origins, signal: options.signal });
           return true;
         },
       });
@@ -579,11 +601,16 @@ export class LayerCache {
       location: cacheLocation(target, this.#registryOf),
       blobs: this.#blobs,
       memory: this.#memory,
+      tags: this.tags,
+      renew: (named) => this.#retention.renew(named),
       concurrency: this.#concurrency,
       logger: this.#logger,
       metrics: this.metrics,
     };
   }
+
+  readonly #settled = (entry: Descriptor, signal: AbortSignal | undefined): Promise<Descriptor> =>
+    settledEntry({ layout: this.#layout, pairing: this.#pairing, logger: this.#logger }, entry, { signal });
 
   readonly #supply: BlobSupply = async (descriptor, signal) => {
     await this.#blobs.fetch(descriptor, { signal });

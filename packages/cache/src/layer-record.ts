@@ -63,7 +63,7 @@ export function* layerNames(layout: OciLayout): Generator<Digest> {
   const seen = new Set<Digest>();
   for (const { descriptor } of layout.entries()) {
     if (!isLayerDescriptor(descriptor)) continue;
-    const name = layerRecord(layout, descriptor.digest)?.diffID ?? descriptor.digest;
+    const name = claimedDiffID(descriptor) ?? descriptor.digest;
     if (seen.has(name)) continue;
     seen.add(name);
     yield name;

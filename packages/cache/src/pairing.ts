@@ -113,10 +113,7 @@ export class Pairing {
     }
   }
 
-  /**
-   * Undefined when there is no index to go by, or it led astray: an index that others made goes then. So it is when the
-   * layer is evicted meanwhile.
-   */
+  /** Undefined if there is no usable index, if it gave wrong bytes, or if the layer was evicted meanwhile. */
   async #writeInParallel(descriptor: Descriptor, signal: AbortSignal): Promise<WrittenBlob | undefined> {
     await this.#supply(descriptor, signal);
     const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
@@ -126,7 +123,6 @@ export class Pairing {
       return await this.#layout.write(tar, { digest: index.diffID, derived: true, signal });
     } catch (error) {
       if (!isLayercacheError(error, 'COMPRESSION_INVALID', 'DIGEST_MISMATCH', 'NOT_FOUND')) throw error;
-      if (!index.proven && error.code !== 'NOT_FOUND') await this.#indexes.drop(index, error);
       return undefined;
     }
   }
@@ -150,8 +146,7 @@ export class Pairing {
     let tar: Readable | undefined;
     try {
       const found = await parallelTar(this.#layout, this.#indexes, descriptor, signal);
-      // What others made may lead astray, and a stream cannot be taken back.
-      if (hold === undefined || found?.index.proven !== true) return undefined;
+      if (hold === undefined || found === undefined) return undefined;
       tar = Readable.from(found.tar, { objectMode: false });
       tar.once('close', () => {
         hold[Symbol.dispose]();

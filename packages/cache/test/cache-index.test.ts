@@ -32,7 +32,7 @@ describe('the cache index', () => {
     );
   });
 
-  it('gives back every entry it was made of, annotations and unknown fields included', () => {
+  it('gives back every entry it was made of, less what only its author wrote', () => {
     const odd: Descriptor = {
       ...gzip('odd'),
       annotations: { ...gzip('odd').annotations, 'vendor.example/note': 'ä"\\' },
@@ -42,7 +42,7 @@ describe('the cache index', () => {
     const decoded = decodeCacheIndex(index.bytes, 'index');
     expect(decoded?.shards).to.deep.equal(index.shards.map((shard) => shard.descriptor));
     const entries = index.shards.flatMap((shard) => decodeShard(shard.bytes, 'shard').entries);
-    const sorted = [...many(100), odd].sort((a, b) => (a.digest < b.digest ? -1 : 1));
+    const sorted = [...many(100), gzip('odd')].sort((a, b) => (a.digest < b.digest ? -1 : 1));
     expect(entries).to.deep.equal(sorted);
   });
 
@@ -75,7 +75,10 @@ describe('the cache index', () => {
       mediaType: MediaType.manifest,
       digest: digestOf('image'),
       size: 500,
-      annotations: { [Annotation.refName]: 'docker.io/library/app:1' },
+      annotations: {
+        [Annotation.refName]: 'docker.io/library/app:1',
+        [Annotation.containerdName]: 'docker.io/library/app:1',
+      },
     };
     const index = encodeCacheIndex(many(3), [image]);
     const document = JSON.parse(Buffer.from(index.bytes).toString()) as {

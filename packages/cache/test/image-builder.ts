@@ -2,6 +2,7 @@ import { gzipSync } from 'node:zlib';
 import { Header } from 'tar';
 import { MediaType, digestOf, type Descriptor, type Digest, type Platform } from '@layercache/oci';
 import type { Registry } from '@layercache/registry';
+import type { CacheIndex } from '../src/index.js';
 
 export interface BuiltLayer {
   readonly descriptor: Descriptor;
@@ -170,6 +171,22 @@ export async function pushImage(
     image.bytes,
     tag === undefined ? {} : { tag },
   );
+}
+
+/** A shared cache as anybody who may write to the registry can make it, with the blobs of an image beside it. */
+export async function pushCacheIndex(
+  registry: Registry,
+  repository: string,
+  tag: string,
+  index: CacheIndex,
+  image?: BuiltImage,
+): Promise<void> {
+  if (image !== undefined) await pushImage(registry, repository, undefined, image);
+  for (const shard of index.shards) {
+    await registry.pushBlob(repository, shard.config.descriptor, () => [shard.config.bytes]);
+    await registry.pushManifest(repository, MediaType.manifest, shard.bytes);
+  }
+  await registry.pushManifest(repository, MediaType.index, index.bytes, { tag });
 }
 
 export async function pushIndex(

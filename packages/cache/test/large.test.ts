@@ -10,7 +10,7 @@ import {
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { LayerCache, decodeCacheIndex } from '../src/index.js';
-import { withOrigin } from '../src/share/blob-origin.js';
+import { withOrigin } from '../src/entries/origins.js';
 import { imageOf, layerOf, pushImage, tarOf } from './image-builder.js';
 import { Scratch, bytesOf } from './test-cache.js';
 
@@ -42,7 +42,7 @@ describe(`a cache of ${COUNT.toLocaleString('en-US')} layers`, function () {
     dirs.first = join(dir, 'first');
     dirs.second = join(dir, 'second');
     const layout = await OciLayout.open(dirs.first);
-    await layout.put(layers.map((layer) => withOrigin(layer, `${host}/elsewhere`)));
+    await layout.put(layers.map((layer) => withOrigin(layer, { registry: host, repository: 'elsewhere' })));
     await layout.close();
   });
   after(async () => {

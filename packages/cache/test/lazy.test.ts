@@ -43,7 +43,7 @@ describe('a lazily pulled cache', () => {
     const result = await cache.pull(TARGET, { lazy: true });
     expect(result.received).to.deep.equal({ blobs: 0, bytes: 0 });
     expect(result.remote).to.equal(3);
-    expect([...registry.asked.keys()]).to.deep.equal(['fetchManifest']);
+    expect([...registry.asked.keys()]).to.deep.equal(['fetchManifest', 'resolve']);
     expect(await bytesOf(cache.layer(one.diffID).uncompressed())).to.deep.equal(one.tar);
     expect(registry.asked.get('fetchBlob')).to.equal(1);
     expect(await bytesOf(cache.layer(two.descriptor.digest).compressed())).to.deep.equal(two.bytes);

@@ -4,15 +4,24 @@ import { isLayercacheError } from '@layercache/oci';
 
 export interface ViewOptions {
   readonly platform?: string | undefined;
+  readonly provenOnly?: boolean;
   readonly signal: AbortSignal;
 }
 
 export function openImage(cache: LayerCache, image: string, options: ViewOptions): Promise<ImageView> {
-  const { platform, signal } = options;
+  const { platform, provenOnly, signal } = options;
   return cache.view(image, {
     platform: platform === undefined ? undefined : parsePlatform(platform),
+    provenOnly,
     signal,
   });
+}
+
+/** Files, and how far they can be believed. */
+export interface ViewedFiles {
+  readonly merged: MergedView;
+  /** The layers of which only somebody else says what is in them, by their position. */
+  readonly claimedLayers: ReadonlySet<number>;
 }
 
 /** The files of an image, or those that one layer brings. */
@@ -20,13 +29,19 @@ export async function viewFiles(
   cache: LayerCache,
   imageOrLayer: string,
   options: ViewOptions,
-): Promise<MergedView> {
+): Promise<ViewedFiles> {
   try {
-    return (await openImage(cache, imageOrLayer, options)).merged;
+    const { merged, layers } = await openImage(cache, imageOrLayer, options);
+    return { merged, claimedLayers: claimedOf(layers) };
   } catch (error) {
     const isDigest = /^sha(256|512):/.test(imageOrLayer);
     if (!isDigest || !isLayercacheError(error, 'NOT_FOUND')) throw error;
   }
-  const { diffID, ztoc } = await cache.layerIndex(imageOrLayer, { signal: options.signal });
-  return MergedView.of([{ diffID, entries: ztoc.entries }]);
+  const index = await cache.layerIndex(imageOrLayer, { signal: options.signal });
+  const merged = MergedView.of([{ diffID: index.diffID, entries: index.ztoc.entries }]);
+  return { merged, claimedLayers: claimedOf([index]) };
+}
+
+function claimedOf(layers: readonly { readonly proven: boolean }[]): Set<number> {
+  return new Set(layers.flatMap(({ proven }, position) => (proven ? [] : [position])));
 }

@@ -8,6 +8,8 @@ export interface Output {
   readonly document: (value: unknown) => void;
   /** A remark about the work, for people: not with `--quiet` or `--json`. */
   readonly note: (text: string) => void;
+  /** A remark that must not be missed, on stderr in one line: not with `--quiet`. */
+  readonly warn: (text: string) => void;
 }
 
 export function createOutput(options: { readonly json: boolean; readonly quiet: boolean }): Output {
@@ -17,6 +19,9 @@ export function createOutput(options: { readonly json: boolean; readonly quiet: 
     document: (value) => process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`),
     note: (text) => {
       if (!options.quiet && !options.json) process.stderr.write(`${text}\n`);
+    },
+    warn: (text) => {
+      if (!options.quiet) process.stderr.write(`warn: ${text}\n`);
     },
   };
 }

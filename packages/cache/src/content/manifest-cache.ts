@@ -12,7 +12,7 @@ import type { OciLayout } from '@layercache/layout';
 import { formatReference, parseReference, type FetchedManifest, type Registry } from '@layercache/registry';
 import { z } from 'zod';
 import type { MetricsRecorder } from '../metrics/metrics.js';
-import { blobOrigins } from '../share/blob-origin.js';
+import { blobOrigins } from '../entries/origins.js';
 import type { RegistryFactory } from '../sources/open-source.js';
 import type { TagResolver } from '../tags/tag-resolver.js';
 

@@ -9,7 +9,7 @@ import {
   type Digest,
   type ImageManifest,
 } from '@layercache/oci';
-import { parseManifest } from '../image-walk.js';
+import { parseManifest } from '../images/manifest.js';
 import type { Layer } from '../layer.js';
 import type { BlobSupply } from '../pairing.js';
 import type { ExportedImage } from './export-target.js';
@@ -39,6 +39,8 @@ export async function collectImage(
   let refused: LayercacheError | undefined;
 
   const collect = async (manifest: Descriptor, into: ImageManifest[]): Promise<void> => {
+    // A nested index may list a manifest as often as it likes.
+    if (parts.has(manifest.digest)) return;
     await supply(manifest, signal);
     const bytes = await layout.readBytes(manifest.digest, { maxSize: MAX_MANIFEST_SIZE, signal });
     const parsed = parseManifest(manifest, bytes);

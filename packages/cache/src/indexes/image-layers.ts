@@ -7,7 +7,13 @@ import {
   type ImageConfig,
   type Platform,
 } from '@layercache/oci';
-import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
+import {
+  MAX_CONFIG_SIZE,
+  claimPairs,
+  isImageConfig,
+  parseManifest,
+  readImageConfig,
+} from '../images/manifest.js';
 import type { BlobSupply } from '../pairing.js';
 import { hostPlatform, selectPlatform } from '../platform.js';
 

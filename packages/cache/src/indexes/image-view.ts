@@ -35,17 +35,29 @@ export class ImageView {
   /** Indexes of its layers, bottom to top. */
   readonly layers: readonly StoredLayerIndex[];
   readonly #access: ViewAccess;
+  readonly #proven: () => Promise<ImageView>;
 
+  /** @param proven the same image, with indexes that this machine made */
   constructor(
     descriptor: Descriptor,
     merged: MergedView,
     layers: readonly StoredLayerIndex[],
     access: ViewAccess,
+    proven: () => Promise<ImageView>,
   ) {
     this.descriptor = descriptor;
     this.merged = merged;
     this.layers = layers;
     this.#access = access;
+    this.#proven = proven;
+  }
+
+  /**
+   * Whether a part of this view is only what somebody else says: the index of a layer came from elsewhere, and the layer
+   * is not on this disk. Names, modes and contents of its files may be made up.
+   */
+  get claimed(): boolean {
+    return this.layers.some((index) => !index.proven);
   }
 
   /**
@@ -73,11 +85,13 @@ export class ImageView {
   }
 
   /**
-   * Writes the files into a folder, which must be new or empty.
+   * Writes the files into a folder, which must be new or empty. Layers are read whole and verified: an index that came
+   * from elsewhere has no say in it.
    *
    * @throws LayercacheError `USAGE` when something is in it, `STORAGE`, `DIFFID_MISMATCH`
    */
-  extract(folder: string, options: ReadFileOptions = {}): Promise<Extracted> {
+  async extract(folder: string, options: ReadFileOptions = {}): Promise<Extracted> {
+    if (this.claimed) return (await this.#proven()).extract(folder, options);
     return extractView(this.merged, folder, {
       openTar: (diffID, signal) => this.#access.openTar(diffID, signal),
       signal: options.signal,

@@ -1,6 +1,13 @@
 import { decodeZtoc, encodeZtoc, type Ztoc } from '@layercache/layer';
 import type { Entry, OciLayout } from '@layercache/layout';
-import { digestOf, isLayercacheError, type Digest, type Logger } from '@layercache/oci';
+import {
+  Annotation,
+  digestOf,
+  isLayercacheError,
+  withAnnotations,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
 import type { BlobSupply } from '../pairing.js';
 import {
   entrySummary,
@@ -11,14 +18,19 @@ import {
   type StoredLayerIndex,
 } from './stored-index.js';
 
-/** Bytes. The index of a tar of some 25 GB. A larger one is not read again, so what claims to be one is none. */
+/** Bytes. The index of a tar of some 25 GB. A larger one is not read again, so what claims to be one is ignored. */
 const MAX_INDEX_SIZE = 256 * 1024 * 1024;
+
+/** Claimed indexes of one layer that are tried. A shared cache may claim as many as it likes. */
+const MAX_CANDIDATES = 8;
 
 export interface FindIndexOptions {
   /** One with checkpoints this far apart, and no other. */
   readonly spanSize?: number | undefined;
-  /** Only one that is on this disk. Default false. */
-  readonly here?: boolean | undefined;
+  /** Only one that this machine made. Default false: also what a shared cache claims. */
+  readonly provenOnly?: boolean | undefined;
+  /** The image whose layer it is, where it is read for one: then also what came with that image. */
+  readonly image?: Digest | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -36,8 +48,7 @@ export class IndexStore {
 
   /**
    * The index of a layer in one of these forms, the first that has one; undefined when there is none, or none that
-   * is of any use. One that cannot be decoded, or is not of that layer, is dropped. No blob of a layer is read.
-   *
+   * is usable. A claimed one that cannot be decoded, or is not of that layer, is rejected. No blob of a layer is read.
    */
   async find(
     diffID: Digest,
@@ -47,10 +58,11 @@ export class IndexStore {
     const entries = this.#layout.lookup(diffID);
     for (const layer of layers) {
       const candidates = entries
-        .filter(({ descriptor }) => indexedLayer(descriptor) === layer.digest)
-        .sort((a, b) => Number(b.proven) - Number(a.proven));
+        .filter((entry) => isCandidate(entry, layer, options))
+        .sort((a, b) => Number(b.proven) - Number(a.proven))
+        .slice(0, MAX_CANDIDATES);
       for (const entry of candidates) {
-        if (options.here === true && !(await this.#layout.has(entry.descriptor.digest))) continue;
+        if (options.provenOnly === true && !(await this.#layout.has(entry.descriptor.digest))) continue;
         const index = await this.#load(entry, layer, diffID, options.signal);
         if (index === undefined) continue;
         if (options.spanSize === undefined || index.ztoc.spanSize === options.spanSize) return index;
@@ -85,10 +97,26 @@ export class IndexStore {
     return index;
   }
 
-  /** Forgets an index that turned out to be of no use. */
-  async drop({ digest, layer }: Pick<StoredLayerIndex, 'digest' | 'layer'>, reason: unknown): Promise<void> {
-    this.#logger.warn({ message: 'layer index dropped', digest, layer: layer.digest, error: String(reason) });
-    await this.#layout.remove(digest);
+  /**
+   * Takes back the claim that a blob is the index of a layer. The blob itself stays: it may be something else, and
+   * belong to an image. One that this machine made is removed.
+   */
+  async reject(
+    { digest, layer }: Pick<StoredLayerIndex, 'digest' | 'layer'>,
+    reason: unknown,
+  ): Promise<void> {
+    this.#logger.warn({
+      message: 'layer index rejected',
+      digest,
+      layer: layer.digest,
+      error: String(reason),
+    });
+    const entries = this.#layout.lookup(digest).filter(({ descriptor }) => descriptor.digest === digest);
+    if (entries.some((entry) => entry.proven)) await this.#layout.remove(digest);
+    else
+      await this.#layout.put(
+        entries.map(({ descriptor }) => withAnnotations(descriptor, { [Annotation.sociLayerDigest]: '' })),
+      );
   }
 
   async #load(
@@ -103,9 +131,9 @@ export class IndexStore {
       const bytes = await this.#layout.readBytes(digest, { maxSize: MAX_INDEX_SIZE, signal });
       const ztoc = decodeZtoc(bytes);
       if (this.#describes(ztoc, layer)) return { digest, size, layer, diffID, ztoc, proven };
-      await this.drop({ digest, layer }, 'it is not of this layer');
+      await this.reject({ digest, layer }, 'it is not of this layer');
     } catch (error) {
-      if (isLayercacheError(error, 'DOCUMENT_INVALID')) await this.drop({ digest, layer }, error);
+      if (isLayercacheError(error, 'DOCUMENT_INVALID')) await this.reject({ digest, layer }, error);
       // Without it the layer is read; where that cannot be had either, its error is the one to hear of.
       else if (
         !isLayercacheError(error, 'NOT_FOUND', 'DIGEST_MISMATCH', 'NETWORK', 'REGISTRY', 'UNAUTHORIZED')
@@ -122,4 +150,16 @@ export class IndexStore {
       (known === undefined || known.descriptor.size === ztoc.compressedSize)
     );
   }
+}
+
+/** Whether an entry may be the index of a layer: made here, from a shared cache, or come with that very image. */
+function isCandidate(
+  { descriptor, proven }: Entry,
+  layer: DescribedLayer,
+  { provenOnly = false, image }: FindIndexOptions,
+): boolean {
+  if (indexedLayer(descriptor) !== layer.digest) return false;
+  if (proven) return true;
+  const only = descriptor.annotations?.[Annotation.indexedImage];
+  return !provenOnly && (only === undefined || only === image);
 }

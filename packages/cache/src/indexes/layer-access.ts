@@ -22,7 +22,7 @@ export interface LayerAccessContext {
 /** The bytes of layers, read by their indexes, and what follows when the two do not fit. */
 export class LayerAccess implements ViewAccess {
   readonly #context: LayerAccessContext;
-  /** Errors after which an index was dropped, so that it is worth to try again. */
+  /** Errors after which an index was rejected, so that it is worth trying again. */
   readonly #dropped = new WeakSet<Error>();
 
   constructor(context: LayerAccessContext) {
@@ -50,8 +50,8 @@ export class LayerAccess implements ViewAccess {
   }
 
   /**
-   * When a layer and its index do not fit, one of them is wrong. An index that others made goes, and is made anew;
-   * otherwise it is the layer, which is dropped where it is here.
+   * When a layer and its index do not fit, one of them is wrong. An index that came from elsewhere is rejected, and made
+   * anew; otherwise it is the layer, which is dropped where it is here.
    */
   async *#guarded(index: StoredLayerIndex, pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
     try {
@@ -60,14 +60,14 @@ export class LayerAccess implements ViewAccess {
       if (!isLayercacheError(error, 'DIGEST_MISMATCH', 'COMPRESSION_INVALID', 'UNSUPPORTED')) throw error;
       if (index.proven) await checkBlob(this.#context.layout, index.layer.digest);
       else {
-        await this.#context.store.drop(index, error);
+        await this.#context.store.reject(index, error);
         this.#dropped.add(error);
       }
       throw error;
     }
   }
 
-  /** Once more when an index was dropped. */
+  /** Tries once more when an index was rejected. */
   async twice<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();

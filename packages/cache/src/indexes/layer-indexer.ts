@@ -29,6 +29,8 @@ export interface IndexProgress {
 export interface LayerIndexOptions {
   /** Bytes of tar between checkpoints, at least. Default: what is there, else 4 MiB. */
   readonly spanSize?: number | undefined;
+  /** Bring the layer here and index it, instead of believing an index that came from elsewhere. Default false. */
+  readonly provenOnly?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: IndexProgress) => void) | undefined;
 }
@@ -41,8 +43,16 @@ export interface Indexed {
   readonly bytesRead: number;
 }
 
+/** How an index is looked for. */
+export interface SearchOptions extends LayerIndexOptions {
+  /** The manifest of the image whose layer it is. */
+  readonly image?: Digest | undefined;
+}
+
 /** An index without its contents, and what it took. */
 export interface Summarised extends IndexSummary {
+  /** Whether it came from elsewhere, and nobody checked it here. */
+  readonly claimed: boolean;
   readonly cached: boolean;
   /** Bytes of the layer that were read. */
   readonly bytesRead: number;
@@ -54,6 +64,9 @@ export interface IndexerContext {
   readonly pairing: Pairing;
   readonly store: IndexStore;
 }
+
+/** Compressed forms of one layer that are tried: a shared cache may claim as many as it likes. */
+const MAX_FORMS = 8;
 
 /** Finds the index of a layer, or makes it in one pass, which also proves digest and diffID. */
 export class LayerIndexer {
@@ -67,7 +80,7 @@ export class LayerIndexer {
   }
 
   /** What there is to say of an index, which is made when it is not here. One that this machine made is not read. */
-  async summary(key: Digest, options: LayerIndexOptions = {}): Promise<Summarised> {
+  async summary(key: Digest, options: SearchOptions = {}): Promise<Summarised> {
     const record = this.#record(key);
     if (record.diffID !== undefined && options.spanSize === undefined) {
       const sources = await this.#sources(record);
@@ -75,11 +88,11 @@ export class LayerIndexer {
       const [first] = sources;
       if (known !== undefined && first !== undefined) {
         options.onProgress?.({ descriptor: first, read: 0, state: 'cached' });
-        return { ...known, cached: true, bytesRead: 0 };
+        return { ...known, claimed: false, cached: true, bytesRead: 0 };
       }
     }
     const { index, cached, bytesRead } = await this.index(key, options);
-    return { ...summaryOf(index), cached, bytesRead };
+    return { ...summaryOf(index), claimed: !index.proven, cached, bytesRead };
   }
 
   /**
@@ -89,16 +102,24 @@ export class LayerIndexer {
    * @throws IntegrityError `DIFFID_MISMATCH`, `DIGEST_MISMATCH`
    * @throws LayercacheError `NOT_FOUND`, `COMPRESSION_INVALID`, `ARCHIVE_INVALID`
    */
-  index(key: Digest, options: LayerIndexOptions = {}): Promise<Indexed> {
-    const { spanSize, signal, onProgress } = options;
-    return this.#flights.run(`${key} ${spanSize ?? ''}`, signal, async (shared) => {
+  index(key: Digest, options: SearchOptions = {}): Promise<Indexed> {
+    const { spanSize, signal, onProgress, image } = options;
+    const flight = `${key} ${spanSize ?? ''} ${image ?? ''} ${options.provenOnly === true ? 'proven' : ''}`;
+    return this.#flights.run(flight, signal, async (shared) => {
       const record = this.#record(key);
       const { diffID } = record;
       const sources = await this.#sources(record);
+      // What can be read here is not believed from elsewhere.
+      const provenOnly = options.provenOnly === true || (await this.#isHere(sources));
       const found =
         diffID === undefined
           ? undefined
-          : await this.#context.store.find(diffID, describedLayers(sources), { spanSize, signal: shared });
+          : await this.#context.store.find(diffID, describedLayers(sources), {
+              spanSize,
+              image,
+              provenOnly,
+              signal: shared,
+            });
       const [first] = sources;
       if (found !== undefined) {
         if (first !== undefined) onProgress?.({ descriptor: first, read: 0, state: 'cached' });
@@ -117,12 +138,21 @@ export class LayerIndexer {
     );
   }
 
-  /** Forms of a layer to read, the cheapest first. By digest, that one alone: a claim makes no other the same. */
+  async #isHere(sources: readonly Descriptor[]): Promise<boolean> {
+    for (const { digest, size } of sources) if (await this.#context.layout.has(digest, size)) return true;
+    return false;
+  }
+
+  /**
+   * Forms of a layer to read, the cheapest first. By digest, that one alone, or the tar that it was proven to contain: a
+   * claim makes no other the same.
+   */
   async #sources({ key, diffID, tar, compressed }: LayerRecord): Promise<Descriptor[]> {
     const own = compressed.find(({ descriptor }) => descriptor.digest === key);
-    if (own !== undefined) return [own.descriptor];
-    if (key !== diffID) return [];
-    const all = [...(tar === undefined ? [] : [tar]), ...compressed].map((entry) => entry.descriptor);
+    if (own !== undefined && (!own.proven || tar === undefined)) return [own.descriptor];
+    if (own === undefined && key !== diffID) return [];
+    const forms = own === undefined ? compressed.slice(0, MAX_FORMS) : [own];
+    const all = [...(tar === undefined ? [] : [tar]), ...forms].map((entry) => entry.descriptor);
     const here = await Promise.all(all.map(({ digest, size }) => this.#context.layout.has(digest, size)));
     return [...all.filter((_, at) => here[at]), ...all.filter((_, at) => here[at] !== true)];
   }
@@ -189,7 +219,7 @@ export class LayerIndexer {
     return { index, cached: false, bytesRead: read };
   }
 
-  /** What indexing failed of: a wrong claim, which is corrected; bytes that went bad, which are dropped. */
+  /** Finds why indexing failed, and repairs it: a wrong claim is corrected, a corrupt blob dropped. */
   async #judged(source: Descriptor, error: unknown, signal: AbortSignal | undefined): Promise<unknown> {
     const { layout, pairing } = this.#context;
     try {

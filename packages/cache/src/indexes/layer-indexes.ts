@@ -10,11 +10,18 @@ import {
   type Digest,
   type Platform,
 } from '@layercache/oci';
+import { looksLikeDigest } from '../entries/names.js';
 import { eachOf } from '../share/each.js';
-import { imageLayers } from './image-layers.js';
+import { imageLayers, type ImageLayers } from './image-layers.js';
 import { ImageView, type ReadFileOptions } from './image-view.js';
 import { LayerAccess, type LayerAccessContext } from './layer-access.js';
-import { LayerIndexer, type Indexed, type IndexerContext, type LayerIndexOptions } from './layer-indexer.js';
+import {
+  LayerIndexer,
+  type Indexed,
+  type IndexerContext,
+  type LayerIndexOptions,
+  type SearchOptions,
+} from './layer-indexer.js';
 import { encodeSociIndex } from './soci-index.js';
 import type { IndexSummary, StoredLayerIndex } from './stored-index.js';
 
@@ -31,6 +38,8 @@ export interface IndexedLayerReport extends IndexSummary {
   readonly digest: Digest;
   /** Whether the index was there already. */
   readonly cached: boolean;
+  /** Whether it came from elsewhere, and nobody checked it here: the layer itself is not on this disk. */
+  readonly claimed: boolean;
 }
 
 export interface IndexReport {
@@ -46,8 +55,12 @@ export interface IndexReport {
 export interface ViewOptions {
   /** Which image of an index: Linux on this machine's processor unless said. */
   readonly platform?: Platform | undefined;
+  /** Bring the layers here and index them, instead of believing indexes that came from elsewhere. Default false. */
+  readonly provenOnly?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+type IndexAllOptions = Pick<SearchOptions, 'image' | 'provenOnly' | 'signal'>;
 
 export interface LayerIndexesContext extends IndexerContext, LayerAccessContext {
   readonly concurrency: number;
@@ -69,18 +82,21 @@ export class LayerIndexes {
 
   async index(name: string, options: IndexOptions = {}): Promise<IndexReport> {
     const image = this.#imageOrLayer(name);
-    const layers = typeof image === 'string' ? [image] : await this.#layersOf(image, options);
+    const found = typeof image === 'string' ? undefined : await this.#layersOf(image, options);
+    const layers = found?.layers.map((layer) => layer.digest) ?? [image as Digest];
     const indexed = await this.#eachLayer(layers, options, async (digest, each) => {
       await this.#context.find(digest, each.signal);
-      return { digest, ...(await this.#indexer.summary(digest, each)) };
+      const summary = await this.#indexer.summary(digest, { ...each, image: found?.manifest.digest });
+      return { digest, ...summary };
     });
     return {
-      layers: indexed.map(({ digest, diffID, indexDigest, files, cached }) => ({
+      layers: indexed.map(({ digest, diffID, indexDigest, files, cached, claimed }) => ({
         digest,
         diffID,
         indexDigest,
         files,
         cached,
+        claimed,
       })),
       hits: indexed.filter(({ cached }) => cached).length,
       files: indexed.reduce((sum, { files }) => sum + files, 0),
@@ -92,11 +108,11 @@ export class LayerIndexes {
     return (await this.#indexOf(parseDigest(digestOrDiffID), options)).index;
   }
 
-  async view(name: string, { platform, signal }: ViewOptions = {}): Promise<ImageView> {
-    const { layout, supply, image } = this.#context;
-    const { manifest, config, layers } = await imageLayers(layout, supply, image(name), { platform, signal });
+  async view(name: string, options: ViewOptions = {}): Promise<ImageView> {
+    const { signal } = options;
+    const { manifest, config, layers } = await this.#layersOf(this.#context.image(name), options);
     const digests = layers.map((layer) => layer.digest);
-    const indexed = await this.#indexAll(digests, signal);
+    const indexed = await this.#indexAll(digests, { ...options, image: manifest.digest });
     const indexes: StoredLayerIndex[] = [];
     for (const [position, layer] of layers.entries()) {
       const index = indexed.get(layer.digest);
@@ -109,7 +125,8 @@ export class LayerIndexes {
       indexes.map(({ diffID, ztoc }) => ({ diffID, entries: ztoc.entries })),
       { time: config.created === undefined ? undefined : parseTimestamp(config.created) },
     );
-    return new ImageView(manifest, merged, indexes, this.#access);
+    const proven = (): Promise<ImageView> => this.view(manifest.digest, { provenOnly: true, signal });
+    return new ImageView(manifest, merged, indexes, this.#access, proven);
   }
 
   openFile(image: string, path: string, options: ViewOptions = {}): Promise<Readable> {
@@ -140,8 +157,8 @@ export class LayerIndexes {
    * @throws LayercacheError `UNSUPPORTED` when it has no layer that SOCI can read
    */
   async sociIndex(image: Descriptor, options: ViewOptions = {}): Promise<Descriptor> {
-    const { layout, supply } = this.#context;
-    const { manifest, layers } = await imageLayers(layout, supply, image, options);
+    const { layout } = this.#context;
+    const { manifest, layers } = await this.#layersOf(image, options);
     const readable = layers.filter((layer) => layerForm(layer.mediaType) !== 'tar+zstd');
     if (readable.length === 0) {
       throw new LayercacheError(
@@ -150,7 +167,8 @@ export class LayerIndexes {
       );
     }
     const digests = readable.map((layer) => layer.digest);
-    const indexed = await this.#indexAll(digests, options.signal);
+    // What this machine hands on under its own name, it has made.
+    const indexed = await this.#indexAll(digests, { provenOnly: true, signal: options.signal });
     const pairs = readable.flatMap((layer) => {
       const index = indexed.get(layer.digest);
       return index === undefined ? [] : [{ layer, index }];
@@ -166,22 +184,23 @@ export class LayerIndexes {
     try {
       return this.#context.image(name);
     } catch (error) {
-      if (!isLayercacheError(error, 'NOT_FOUND') || !/^sha(256|512):/.test(name)) throw error;
+      if (!isLayercacheError(error, 'NOT_FOUND') || !looksLikeDigest(name)) throw error;
       return parseDigest(name);
     }
   }
 
-  async #layersOf(image: Descriptor, options: ViewOptions): Promise<Digest[]> {
+  #layersOf(image: Descriptor, options: ViewOptions): Promise<ImageLayers> {
     const { layout, supply } = this.#context;
-    return (await imageLayers(layout, supply, image, options)).layers.map((layer) => layer.digest);
+    return imageLayers(layout, supply, image, options);
   }
 
   async #indexAll(
     layers: readonly Digest[],
-    signal: AbortSignal | undefined,
+    { image, provenOnly, signal }: IndexAllOptions,
   ): Promise<Map<Digest, StoredLayerIndex>> {
     const indexed = await this.#eachLayer(layers, { signal }, async (digest, options) => {
-      return [digest, (await this.#indexOf(digest, options)).index] as const;
+      const { index } = await this.#indexOf(digest, { ...options, image, provenOnly });
+      return [digest, index] as const;
     });
     return new Map(indexed);
   }
@@ -192,7 +211,7 @@ export class LayerIndexes {
     options: IndexOptions,
     work: (layer: Digest, options: LayerIndexOptions) => Promise<T>,
   ): Promise<T[]> {
-    const { concurrency = this.#context.concurrency, spanSize, onProgress } = options;
+    const { concurrency = this.#context.concurrency, spanSize, provenOnly, onProgress } = options;
     const distinct = [...new Set(layers)];
     const abort = new AbortController();
     const signal =
@@ -200,7 +219,7 @@ export class LayerIndexes {
     const done = new Map<Digest, T>();
     await eachOf(distinct, { concurrency, signal }, async (layer) => {
       try {
-        done.set(layer, await work(layer, { spanSize, signal, onProgress }));
+        done.set(layer, await work(layer, { spanSize, provenOnly, signal, onProgress }));
       } catch (error) {
         abort.abort(error);
         throw error;
@@ -209,7 +228,7 @@ export class LayerIndexes {
     return distinct.map((layer) => done.get(layer) as T);
   }
 
-  async #indexOf(key: Digest, options: LayerIndexOptions): Promise<Indexed> {
+  async #indexOf(key: Digest, options: SearchOptions): Promise<Indexed> {
     await this.#context.find(key, options.signal);
     return this.#indexer.index(key, options);
   }

@@ -11,7 +11,7 @@ export interface ParallelTar {
 }
 
 /**
- * The tar of a gzip layer, inflated on all cores. Undefined when its index is not on this disk, or it is too small to
+ * The tar of a gzip layer, inflated on all cores. Undefined when this machine has not indexed it, or it is too small to
  * come apart. The layer itself must be here.
  */
 export async function parallelTar(
@@ -22,7 +22,7 @@ export async function parallelTar(
 ): Promise<ParallelTar | undefined> {
   const diffID = claimedDiffID({ mediaType, digest, size, annotations });
   if (diffID === undefined || layerForm(mediaType) !== 'tar+gzip') return undefined;
-  const index = await store.find(diffID, [{ digest, form: 'tar+gzip' }], { here: true, signal });
+  const index = await store.find(diffID, [{ digest, form: 'tar+gzip' }], { provenOnly: true, signal });
   if (index === undefined || index.ztoc.checkpoints.length < 2) return undefined;
   const bytes: ByteReader = {
     size,

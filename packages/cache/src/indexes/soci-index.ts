@@ -1,7 +1,8 @@
 import { Annotation, MediaType, digestOf, type Descriptor, type ImageManifest } from '@layercache/oci';
 import type { StoredLayerIndex } from './stored-index.js';
 
-const SOCI_INDEX_TYPE = 'application/vnd.amazon.soci.index.v1+json';
+/** The config of a SOCI index manifest, version 1. */
+export const SOCI_INDEX_TYPE = 'application/vnd.amazon.soci.index.v1+json';
 
 /** An OCI 1.0 manifest must have a config, and SOCI has nothing to put there. */
 const CONFIG = Buffer.from('{}');

@@ -10,8 +10,8 @@ import {
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { layerRecord } from '../layer-record.js';
-import { isPinned } from '../policy/lifetime.js';
-import { CACHE_TAG } from '../share/cache-index.js';
+import { isPinned } from '../entries/lifetime.js';
+import { CACHE_TAG } from '../entries/names.js';
 import { blobKind, type BlobKind } from './blob-kind.js';
 import { ManifestGraph } from './manifest-graph.js';
 

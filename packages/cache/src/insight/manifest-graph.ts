@@ -9,7 +9,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { parseManifest } from '../image-walk.js';
+import { parseManifest } from '../images/manifest.js';
 import { isLayerDescriptor } from '../layer-record.js';
 
 /** What one manifest names. */

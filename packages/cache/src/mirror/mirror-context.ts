@@ -1,7 +1,10 @@
 import { isLayercacheError, type Descriptor, type Digest, type Logger } from '@layercache/oci';
-import type { IngestOptions, OciLayout } from '@layercache/layout';
+import type { OciLayout } from '@layercache/layout';
 import { parseReference, type Registry } from '@layercache/registry';
+import type { BlobOrigin } from '../entries/origins.js';
+import type { ImageNames } from '../images/image-names.js';
 import type { MetricsRecorder } from '../metrics/metrics.js';
+import type { FetchOptions } from '../share/remote-blobs.js';
 import type { TagResolver } from '../tags/tag-resolver.js';
 
 export interface MirrorContext {
@@ -14,8 +17,11 @@ export interface MirrorContext {
   readonly host: string;
   readonly tags: TagResolver;
   readonly metrics: MetricsRecorder;
-  /** Brings a blob here from where its descriptor says that it can be had. */
-  readonly fetch: (blob: Descriptor, options: IngestOptions) => Promise<unknown>;
+  /** Brings a blob here from where this machine saw it, or from the place given. */
+  readonly fetch: (blob: Descriptor, options: FetchOptions) => Promise<unknown>;
+  /** The entry to put for what a manifest says of a blob. */
+  readonly settled: (entry: Descriptor, signal: AbortSignal) => Promise<Descriptor>;
+  readonly names: ImageNames;
   /** What the entry of an image says of how long it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
 }
@@ -23,6 +29,7 @@ export interface MirrorContext {
 /** A repository as the upstream calls it, and in full. Docker Hub's short names included: `alpine` is `library/alpine`. */
 export interface MirroredName {
   readonly repository: string;
+  readonly origin: BlobOrigin;
   /** `docker.io/library/alpine` */
   readonly full: string;
 }
@@ -30,7 +37,7 @@ export interface MirroredName {
 /** @throws LayercacheError `REFERENCE_INVALID` */
 export function mirroredName(host: string, name: string): MirroredName {
   const { registry, repository } = parseReference(`${host}/${name}`);
-  return { repository, full: `${registry}/${repository}` };
+  return { repository, origin: { registry, repository }, full: `${registry}/${repository}` };
 }
 
 /** That the cache cannot keep something is no reason not to hand it out. Any other error is thrown. */

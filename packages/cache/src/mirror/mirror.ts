@@ -1,11 +1,9 @@
 import {
-  Annotation,
   MAX_MANIFEST_SIZE,
   SingleFlight,
   isDigest,
   isLayercacheError,
   isManifestMediaType,
-  withAnnotations,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
@@ -16,7 +14,8 @@ import {
   type Registry,
   type RequestOptions,
 } from '@layercache/registry';
-import { withOrigin } from '../share/blob-origin.js';
+import { entryOf } from '../entries/entry.js';
+import { withOrigin, type BlobOrigin } from '../entries/origins.js';
 import { mirroredName, passOn, type MirrorContext } from './mirror-context.js';
 import { MirroredBlobs } from './mirrored-blobs.js';
 import { mirroredParts } from './mirrored-manifest.js';
@@ -121,29 +120,31 @@ export class Mirror {
   /** A manifest comes with the entries of what it refers to, so that a commit finds no manifest without its parts. */
   async #bring(name: string, digest: Digest, signal: AbortSignal): Promise<FetchedManifest> {
     const { upstream, host, logger } = this.#context;
-    const { repository, full } = mirroredName(host, name);
+    const { repository, origin } = mirroredName(host, name);
     const fetched = await upstream.fetchManifest(repository, digest, { signal });
     // What no other part of the cache could read is only passed on.
     if (!isManifestMediaType(fetched.descriptor.mediaType)) return fetched;
     try {
-      await this.#keep(full, fetched, signal);
+      await this.#keep(origin, fetched, signal);
     } catch (error) {
       passOn(logger, digest, error);
     }
     return fetched;
   }
 
-  async #keep(origin: string, { descriptor, bytes }: FetchedManifest, signal: AbortSignal): Promise<void> {
-    const { layout, fetch } = this.#context;
+  async #keep(
+    origin: BlobOrigin,
+    { descriptor, bytes }: FetchedManifest,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { layout, fetch, settled } = this.#context;
     const { digest } = descriptor;
-    const parts = await mirroredParts(descriptor, bytes, { layout, fetch, origin, signal });
+    const parts = await mirroredParts(descriptor, bytes, { layout, fetch, settled, origin, signal });
     await layout.write(bytes, { digest, size: bytes.length, signal });
     const names = this.#pending.of(digest);
-    const entry = withOrigin(descriptor, origin);
-    await layout.put([
-      ...parts,
-      ...(names.length === 0 ? [entry] : names.map((each) => this.#named(entry, each))),
-    ]);
+    const entries =
+      names.length === 0 ? [entryOf(descriptor)] : names.map((each) => this.#named(descriptor, each));
+    await layout.put([...parts, ...entries.map((entry) => withOrigin(entry, origin))]);
     this.#pending.drop(names);
   }
 
@@ -151,14 +152,14 @@ export class Mirror {
   async #giveNames(descriptor: Descriptor): Promise<void> {
     const { layout } = this.#context;
     const names = this.#pending.of(descriptor.digest);
-    const fresh = names.filter((name) => layout.lookupTag(name)?.descriptor.digest !== descriptor.digest);
+    const fresh = names.filter((name) => this.#context.names.served(name)?.digest !== descriptor.digest);
     await layout.put(fresh.map((name) => this.#named(descriptor, name)));
     this.#pending.drop(names);
   }
 
   #named(descriptor: Descriptor, name: string): Descriptor {
-    const names = { [Annotation.refName]: name, [Annotation.containerdName]: name };
-    return this.#context.renew(withAnnotations(descriptor, names));
+    const { names, renew, host } = this.#context;
+    return renew(names.given(descriptor, name, host));
   }
 
   #known(digest: Digest): Descriptor | undefined {

@@ -3,7 +3,8 @@ import { LayercacheError, MediaType, type Descriptor, type Digest } from '@layer
 import type { IngestOptions } from '@layercache/layout';
 import type { FetchBlobOptions, FetchedBlob, RequestOptions } from '@layercache/registry';
 import { countedStream } from '../metrics/counted-stream.js';
-import { blobOrigins, withOrigin } from '../share/blob-origin.js';
+import { entryOf } from '../entries/entry.js';
+import { blobOrigins } from '../entries/origins.js';
 import { mirroredName, passOn, type MirrorContext } from './mirror-context.js';
 
 /** The blobs of a mirror: those of the cache, and those of its upstream, which stay when they were fetched. */
@@ -63,15 +64,15 @@ export class MirroredBlobs {
     { signal }: RequestOptions,
   ): Promise<{ descriptor: Descriptor; bring: (options: IngestOptions) => Promise<unknown> }> {
     const { layout, upstream, fetch, host } = this.#context;
-    const { repository, full } = mirroredName(host, name);
+    const { repository, full, origin } = mirroredName(host, name);
     const size = known?.size ?? (await upstream.blobSize(repository, digest, { signal }));
     if (size === undefined) throw new LayercacheError('NOT_FOUND', `${full} has no blob ${digest}`);
-    const descriptor = withOrigin(known ?? { mediaType: MediaType.octetStream, digest, size }, full);
+    const descriptor = known ?? { mediaType: MediaType.octetStream, digest, size };
     return {
       descriptor,
       bring: async (options) => {
-        await fetch(descriptor, options);
-        if (known === undefined) await layout.put(descriptor);
+        await fetch(descriptor, { ...options, origins: [origin] });
+        if (known === undefined) await layout.put(entryOf(descriptor, { origin }));
       },
     };
   }

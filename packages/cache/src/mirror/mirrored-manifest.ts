@@ -1,14 +1,22 @@
 import { isLayercacheError, isNondistributable, type Descriptor } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { MAX_CONFIG_SIZE, claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
-import { withOrigin } from '../share/blob-origin.js';
+import {
+  MAX_CONFIG_SIZE,
+  claimPairs,
+  isImageConfig,
+  parseManifest,
+  readImageConfig,
+} from '../images/manifest.js';
+import { entryOf } from '../entries/entry.js';
+import { withOrigin, type BlobOrigin } from '../entries/origins.js';
+import type { MirrorContext } from './mirror-context.js';
 
 export interface ManifestContext {
   readonly layout: OciLayout;
-  /** Brings a blob here from where its descriptor says that it can be had. */
-  readonly fetch: (blob: Descriptor, options: { readonly signal: AbortSignal }) => Promise<unknown>;
-  /** Where the manifest came from: `docker.io/library/alpine`. */
-  readonly origin: string;
+  readonly fetch: MirrorContext['fetch'];
+  readonly settled: MirrorContext['settled'];
+  /** Where the manifest came from. */
+  readonly origin: BlobOrigin;
   readonly signal: AbortSignal;
 }
 
@@ -25,20 +33,24 @@ export async function mirroredParts(
   const parsed = parseManifest(manifest, bytes);
   if (parsed.kind === 'index') return [];
   const { config, layers } = parsed.manifest;
-  const entry = (part: Descriptor): Descriptor => withOrigin(part, context.origin);
-  const parts = [config, ...layers].filter((part) => !isNondistributable(part.mediaType)).map(entry);
-  if (!isImageConfig(config) || config.size > MAX_CONFIG_SIZE) return parts;
-  await context.fetch(entry(config), { signal: context.signal });
+  const { layout, origin, signal } = context;
+  const parts = [config, ...layers]
+    .filter((part) => !isNondistributable(part.mediaType))
+    .map((part) => entryOf(part));
+  const asEntries = (some: readonly Descriptor[]): Promise<Descriptor[]> =>
+    Promise.all(some.map(async (part) => withOrigin(await context.settled(part, signal), origin)));
+  if (!isImageConfig(config) || config.size > MAX_CONFIG_SIZE) return asEntries(parts);
+  await context.fetch(config, { signal, origins: [origin] });
   try {
     const document = readImageConfig(
       parsed.manifest,
-      await context.layout.readBytes(config.digest, { maxSize: MAX_CONFIG_SIZE }),
+      await layout.readBytes(config.digest, { maxSize: MAX_CONFIG_SIZE }),
     );
     const pairs = claimPairs(parsed.manifest, document, manifest.digest);
-    return [config, ...pairs.filter((pair) => !isNondistributable(pair.mediaType))].map(entry);
+    return await asEntries([entryOf(config), ...pairs.filter((pair) => !isNondistributable(pair.mediaType))]);
   } catch (error) {
-    // A registry takes any blob for a config. One that claims no pairs, or impossible ones, pairs nothing.
-    if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH')) return parts;
+    // Not every config is a valid image config; then no diffIDs are recorded.
+    if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH')) return asEntries(parts);
     throw error;
   }
 }

@@ -1,5 +1,4 @@
 import {
-  Annotation,
   claimedDiffID,
   isManifestMediaType,
   layerForm,
@@ -8,11 +7,12 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { Entry, EvictedBlob, OciLayout } from '@layercache/layout';
+import { indexedLayer } from '../indexes/stored-index.js';
 import { isTar } from '../layer-record.js';
-import { CACHE_TAG } from '../share/cache-index.js';
+import { CACHE_TAG } from '../entries/names.js';
 import type { ImagePartsReader } from '../share/image-parts.js';
 import { followersOf } from '../share/selection.js';
-import { expiryOf, isPinned } from './lifetime.js';
+import { expiryOf, isPinned } from '../entries/lifetime.js';
 import type { Candidate, CandidateKind } from './strategy.js';
 
 /** A blob with what it has on disk. */
@@ -158,10 +158,11 @@ class Collector {
         continue;
       if (proven && this.#stored.has(descriptor.digest)) sources.add(diffID);
     }
-    for (const { descriptor } of this.#entries) {
+    for (const { descriptor, proven } of this.#entries) {
       const { digest } = descriptor;
       if (!this.#stored.has(digest) || this.#taken.has(digest)) continue;
-      const indexed = descriptor.annotations?.[Annotation.sociLayerDigest] as Digest | undefined;
+      // That a blob is a layer index may be a false claim, but not of one that this machine made.
+      const indexed = proven ? indexedLayer(descriptor) : undefined;
       if (isTar(descriptor) && sources.has(digest)) this.#add('tar', digest, [digest]);
       else if (indexed !== undefined && this.#stored.has(indexed)) this.#add('layer-index', digest, [digest]);
     }

@@ -1,7 +1,7 @@
 import { throwIfAborted, type Digest } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { choose, chooseAll, type Eviction, type Evictor } from './evictor.js';
-import { isExpired } from './lifetime.js';
+import { isExpired } from '../entries/lifetime.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 
 /** What no image needs is left alone for so long, in ms, as someone may be about to name it. */

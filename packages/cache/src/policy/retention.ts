@@ -11,7 +11,7 @@ import type { MetricsRecorder } from '../metrics/metrics.js';
 import { Evictor } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
-import { expiryOf, isPinned, withExpiry, withPin } from './lifetime.js';
+import { expiryOf, isPinned, withExpiry, withPin } from '../entries/lifetime.js';
 import { GRACE, prune, type PruneOptions, type PruneReport } from './prune.js';
 
 export interface RetentionOptions {

@@ -14,8 +14,8 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import { withoutLifetime } from '../policy/lifetime.js';
-import { withoutOrigins } from './blob-origin.js';
+import { entryOf, sharedEntry, sharedImage } from '../entries/entry.js';
+import { CACHE_TAG, isUsableName } from '../entries/names.js';
 
 /**
  * The format in which a whole cache is one OCI object (docs/format.md, "The cache index"): an image index of
@@ -24,9 +24,6 @@ import { withoutOrigins } from './blob-origin.js';
 
 export const CACHE_ARTIFACT_TYPE = 'application/vnd.layercache.cache.v1';
 export const CACHE_CONFIG_TYPE = 'application/vnd.layercache.cache.config.v1+json';
-
-/** The name of the cache index in a layout's own index.json. */
-export const CACHE_TAG = 'layercache';
 
 /** On a shard's descriptor: the leading bits that the digests in it share, as `0` and `1`; empty for all. */
 const SHARD_ANNOTATION = 'dev.layercache.shard';
@@ -75,12 +72,7 @@ export function travellingEntries(entries: readonly Descriptor[], withUncompress
       !isImageConfigType(entry.mediaType) &&
       !derivable.has(entry.digest),
   );
-  return uniteEntries(travelling.map(withoutLocalFacts));
-}
-
-/** Where a blob was seen and how long it stays is for each machine to say. */
-function withoutLocalFacts(descriptor: Descriptor): Descriptor {
-  return withoutLifetime(withoutOrigins(descriptor));
+  return uniteEntries(travelling.map(sharedEntry));
 }
 
 function isImageConfigType(mediaType: string): boolean {
@@ -91,7 +83,7 @@ function isImageConfigType(mediaType: string): boolean {
 export function cachedImages(entries: readonly Descriptor[]): Descriptor[] {
   return entries
     .filter((entry) => isManifestMediaType(entry.mediaType) && refName(entry) !== CACHE_TAG)
-    .map(withoutLocalFacts);
+    .map(sharedImage);
 }
 
 /** Entries of all lists, each digest once. What they say of a blob is united; where they differ, the later holds. */
@@ -223,15 +215,22 @@ export interface DecodedCacheIndex {
   readonly images: readonly Descriptor[];
 }
 
-/** The children of an index when it is a cache index, else undefined. */
+/** The children of an index, each once, when it is a cache index, else undefined. Names of images are claims. */
 export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheIndex | undefined {
   const index = parseImageIndex(bytes, what);
-  // Some tools lose an index's artifactType and its descriptors' fields, but none its annotations.
-  const isShard = (child: Descriptor): boolean =>
-    child.annotations?.[SHARD_ANNOTATION] !== undefined || child.artifactType === CACHE_ARTIFACT_TYPE;
+  // Some tools lose an index's artifactType and its descriptors' fields, but none its annotations. No image that a
+  // cache lists has this one, whatever its author wrote.
+  const isShard = (child: Descriptor): boolean => child.annotations?.[SHARD_ANNOTATION] !== undefined;
   const shards = index.manifests.filter(isShard);
   if (shards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE) return undefined;
-  return { shards, images: index.manifests.filter((child) => !isShard(child)).map(withoutLifetime) };
+  const images = index.manifests.filter((child) => !isShard(child)).map(claimedImage);
+  return { shards: [...new Map(shards.map((shard) => [shard.digest, shard])).values()], images };
+}
+
+/** A name that means something else in a cache is left out. */
+function claimedImage(child: Descriptor): Descriptor {
+  const name = refName(child);
+  return name === undefined || isUsableName(name, child.digest) ? sharedImage(child) : entryOf(child);
 }
 
 /** A cache index's shards, and their configs, without a look at them. */
@@ -242,13 +241,14 @@ export function shardBlobs({ shards }: DecodedCacheIndex): Digest[] {
   });
 }
 
-/** The entries that a shard lists, as claims. */
+/** The entries that a shard lists, as claims. Images are children of the cache index, so a shard lists none. */
 export function decodeShard(
   bytes: Uint8Array,
   what: string,
 ): { config: Descriptor; entries: readonly Descriptor[] } {
   const manifest = parseImageManifest(bytes, what);
-  return { config: manifest.config, entries: manifest.layers.map(withoutLocalFacts) };
+  const blobs = manifest.layers.filter(({ mediaType }) => !isManifestMediaType(mediaType));
+  return { config: manifest.config, entries: blobs.map(sharedEntry) };
 }
 
 function describe(mediaType: string, bytes: Uint8Array): Descriptor {

@@ -18,6 +18,6 @@ export function cacheLocation(target: string, registryOf: RegistryFactory): Cach
     repository: reference.repository,
     tag: reference.tag,
     name: formatReference(reference),
-    origin: `${reference.registry}/${reference.repository}`,
+    origin: { registry: reference.registry, repository: reference.repository },
   };
 }

@@ -2,20 +2,21 @@ import {
   Annotation,
   LayercacheError,
   claimedDiffID,
-  isImageManifestMediaType,
   isIndexMediaType,
   isManifestMediaType,
   refName,
   withAnnotations,
   type Descriptor,
   type Digest,
+  type ImageManifest,
   type Logger,
 } from '@layercache/oci';
 import type { LayoutExtension, OciLayout } from '@layercache/layout';
+import { entryOf } from '../entries/entry.js';
+import { SOCI_INDEX_TYPE } from '../indexes/soci-index.js';
 import { indexedLayer } from '../indexes/stored-index.js';
-import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../image-walk.js';
+import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../images/manifest.js';
 import {
-  CACHE_TAG,
   cachedImages,
   decodeCacheIndex,
   decodeShard,
@@ -23,6 +24,7 @@ import {
   shardBlobs,
   travellingEntries,
 } from './cache-index.js';
+import { CACHE_TAG } from '../entries/names.js';
 
 type AdoptContext = Parameters<LayoutExtension['adopt']>[0];
 type DeriveContext = Parameters<LayoutExtension['derive']>[0];
@@ -53,13 +55,17 @@ async function deriveCacheIndex(
   }
   await context.writeBlob(index.bytes);
   const superseded = new Set<Digest>();
+  const drop: Digest[] = [];
   for (const entry of before) {
     if (kept.has(entry.digest)) continue;
-    superseded.add(entry.digest);
     const decoded = await readOrUndefined(context, entry.digest, (bytes) =>
       decodeCacheIndex(bytes, `cache index ${entry.digest}`),
     );
-    for (const shard of decoded?.shards ?? []) {
+    // Another tool may have given the name to an image, which loses it and stays.
+    if (decoded === undefined) continue;
+    drop.push(entry.digest);
+    superseded.add(entry.digest);
+    for (const shard of decoded.shards) {
       if (kept.has(shard.digest)) continue;
       superseded.add(shard.digest);
       const config = await readOrUndefined(context, shard.digest, (bytes) =>
@@ -68,7 +74,6 @@ async function deriveCacheIndex(
       if (config !== undefined && !kept.has(config.config.digest)) superseded.add(config.config.digest);
     }
   }
-  const drop = before.map((entry) => entry.digest).filter((digest) => !kept.has(digest));
   return { put: [index.descriptor], drop, unlink: [...superseded] };
 }
 
@@ -97,23 +102,37 @@ async function readOrUndefined<T>(
   }
 }
 
+/** A manifest to look into. The one that the cache's own name stands for may be a whole cache. */
+interface Found {
+  readonly descriptor: Descriptor;
+  /** Whether index.json lists it: then it is an entry already. */
+  readonly listed: boolean;
+}
+
+/** Entries for what another tool put into the layout: a manifest becomes one when it can be read, and its parts with it. */
 async function adoptManifests(context: AdoptContext, logger: Logger): Promise<Descriptor[]> {
   const adopted: Descriptor[] = [];
   const seen = new Set<Digest>();
-  const queue = [...context.manifests];
+  const queue: Found[] = context.manifests.map((descriptor) => ({ descriptor, listed: true }));
   for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
-    const manifest = next;
-    if (seen.has(manifest.digest) || !isManifestMediaType(manifest.mediaType)) continue;
-    seen.add(manifest.digest);
+    const { descriptor, listed } = next;
+    if (!isManifestMediaType(descriptor.mediaType)) continue;
+    // A manifest has an entry for each of its names, and is looked into once.
+    if (seen.has(descriptor.digest)) {
+      if (!listed) adopted.push(descriptor);
+      continue;
+    }
+    seen.add(descriptor.digest);
     try {
-      const { entries, children } = await referenced(manifest, context);
-      adopted.push(...entries);
-      queue.push(...children);
+      const { entries, children } = await referenced(descriptor, context);
+      if (!listed) adopted.push(descriptor);
+      for (const entry of entries) adopted.push(entry);
+      for (const child of children) queue.push({ descriptor: child, listed: false });
     } catch (error) {
       if (!(error instanceof LayercacheError)) throw error;
       logger.warn({
         message: 'image not adopted',
-        digest: manifest.digest,
+        digest: descriptor.digest,
         error: error.message,
         code: error.code,
       });
@@ -148,18 +167,18 @@ async function referenced(
   context: AdoptContext,
 ): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
   const bytes = await context.readBlob(manifest.digest);
-  if (isIndexMediaType(manifest.mediaType)) {
-    const decoded = decodeCacheIndex(bytes, `image index ${manifest.digest}`);
+  if (refName(manifest) === CACHE_TAG && isIndexMediaType(manifest.mediaType)) {
+    const decoded = decodeCacheIndex(bytes, `cache index ${manifest.digest}`);
     if (decoded !== undefined) return expandCacheIndex(decoded, context);
   }
-  if (!isImageManifestMediaType(manifest.mediaType)) {
-    const parsed = parseManifest(manifest, bytes);
-    const children = parsed.kind === 'index' ? await present(parsed.index.manifests, context) : [];
-    return { entries: children, children };
-  }
   const parsed = parseManifest(manifest, bytes);
-  if (parsed.kind === 'index') return { entries: [], children: [] };
+  if (parsed.kind === 'index') {
+    const children = parsed.index.manifests.map((child) => entryOf(child));
+    return { entries: [], children: await present(children, context) };
+  }
   const { config, layers } = parsed.manifest;
+  if (config.mediaType === SOCI_INDEX_TYPE)
+    return { entries: await present(await sociEntries(parsed.manifest, context), context), children: [] };
   const pairs =
     isImageConfig(config) && (await context.hasBlob(config.digest, config.size))
       ? claimPairs(
@@ -167,22 +186,44 @@ async function referenced(
           readImageConfig(parsed.manifest, await context.readBlob(config.digest)),
           manifest.digest,
         )
-      : layers;
-  return { entries: await present([config, ...pairs], context), children: [] };
+      : layers.map((layer) => entryOf(layer));
+  return { entries: await present([entryOf(config), ...pairs], context), children: [] };
 }
 
+/**
+ * A SOCI index manifest with its layer indexes, which serve the image that it refers to, and no other. They are claims
+ * of layers that this very image has.
+ */
+async function sociEntries(
+  { config, layers, subject }: ImageManifest,
+  context: AdoptContext,
+): Promise<Descriptor[]> {
+  const indexed = new Set<string>();
+  if (subject !== undefined && (await context.hasBlob(subject.digest, subject.size))) {
+    const image = parseManifest(subject, await context.readBlob(subject.digest));
+    if (image.kind === 'image') for (const { digest } of image.manifest.layers) indexed.add(digest);
+  }
+  const indexes = layers.map((blob) => {
+    const layer = indexedLayer(blob);
+    return layer !== undefined && indexed.has(layer)
+      ? entryOf(blob, { indexedLayer: layer, indexedImage: subject?.digest })
+      : entryOf(blob);
+  });
+  return [entryOf(config), ...indexes];
+}
+
+/** What a shared cache says of layers, and of names that nothing has here: all of it claims. */
 async function expandCacheIndex(
   decoded: NonNullable<ReturnType<typeof decodeCacheIndex>>,
   context: AdoptContext,
 ): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
-  const listed: Descriptor[] = [];
+  const entries: Descriptor[] = [];
   for (const shard of decoded.shards) {
-    listed.push(
-      ...decodeShard(await context.readBlob(shard.digest), `cache manifest ${shard.digest}`).entries,
-    );
+    const listed = decodeShard(await context.readBlob(shard.digest), `cache manifest ${shard.digest}`);
+    for (const entry of await present(listed.entries, context)) entries.push(entry);
   }
-  const images = await present(decoded.images, context);
-  return { entries: [...(await present(listed, context)), ...images], children: images };
+  const images = decoded.images.map((image) => entryOf(image, { name: refName(image), claimedName: true }));
+  return { entries, children: await present(images, context) };
 }
 
 /** index.json lists only what is here. */

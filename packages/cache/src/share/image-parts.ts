@@ -6,7 +6,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { parseManifest } from '../image-walk.js';
+import { parseManifest } from '../images/manifest.js';
 
 /** What one manifest refers to. */
 export interface ImageParts {

@@ -1,6 +1,6 @@
 import { Annotation, refName, withAnnotations, type Descriptor, type Digest } from '@layercache/oci';
 import type { Entry, OciLayout } from '@layercache/layout';
-import { withOrigin } from './blob-origin.js';
+import { withOrigin, type BlobOrigin } from '../entries/origins.js';
 import { uniteDescriptors, uniteImages } from './cache-index.js';
 
 /**
@@ -8,12 +8,12 @@ import { uniteDescriptors, uniteImages } from './cache-index.js';
  * remote knows more. Everything is a claim. Where the two differ, what is here stays: neither is better, and
  * reading tells.
  *
- * @param origin registry and repository that has the blobs
+ * @param origin where the blobs are to be had
  */
 export function entriesToAdopt(
   layout: OciLayout,
   remote: readonly Descriptor[],
-  origin: string,
+  origin: BlobOrigin,
 ): Descriptor[] {
   return remote.flatMap((claimed) => {
     const here = layout.lookup(claimed.digest).find((entry) => entry.descriptor.digest === claimed.digest);
@@ -54,17 +54,21 @@ function saysMore(before: Descriptor, after: Descriptor): boolean {
  * it says: ours when it is not what stood there when this cache last saw the remote, else the remote's.
  *
  * @param last the images that the remote had when this cache last saw it
+ * @param claimed names of ours that are only what a shared cache says
  */
 export function mergeImages(
   remote: readonly Descriptor[],
   ours: readonly Descriptor[],
   last: readonly Descriptor[],
+  claimed: ReadonlySet<string> = new Set(),
 ): Descriptor[] {
   const before = namesOf(last);
   const theirs = namesOf(remote);
   const isStale = (image: Descriptor): boolean => {
     const name = refName(image);
     if (name === undefined || !theirs.has(name)) return false;
+    // Nobody gave the name to this machine, so it has no say in what it means elsewhere.
+    if (claimed.has(name)) return theirs.get(name) !== image.digest;
     return before.get(name) === image.digest && theirs.get(name) !== image.digest;
   };
   return uniteImages([

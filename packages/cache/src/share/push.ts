@@ -9,12 +9,13 @@ import {
 } from '@layercache/oci';
 import { encodeCacheIndex, type CacheIndex } from './cache-index.js';
 import { ImagePartsReader } from './image-parts.js';
-import { mergeImages, uniteForPush } from './merge.js';
+import { mergeImages, uniteForPush, type OwnEntry } from './merge.js';
 import { pushManifest } from './push-manifest.js';
 import { RemoteCacheReader, type RemoteCache } from './remote-cache.js';
 import type { RemoteMemory } from './remote-memory.js';
 import { findRemoval, withoutRemoved, type Removal } from './removal.js';
 import { selectEntries, type Selected, type Selection } from './selection.js';
+import type { SkippedPart } from './skipped-part.js';
 import { CacheSender, type SenderContext, type SenderOptions } from './sender.js';
 
 export interface PushOptions extends Omit<Selection, 'images'>, SenderOptions {
@@ -43,6 +44,8 @@ export interface PushResult {
   /** Entries and images of the cache there now. */
   readonly entries: number;
   readonly images: number;
+  /** Images and blobs that the registry refused, or that nobody has any more. */
+  readonly skipped: readonly SkippedPart[];
 }
 
 export interface PushContext extends Omit<SenderContext, 'parts'> {
@@ -87,21 +90,24 @@ export class CachePusher {
     const images = this.#options.images?.map(image);
     const selected = await selectEntries(layout, this.#parts, { ...this.#options, images });
     const last = await this.#reader.lastImages();
-    for (let round = 0; round < MAX_ROUNDS; round++) {
+    for (let round = 0; round < MAX_ROUNDS;) {
       throwIfAborted(signal);
       const looked = performance.now();
       const remote = await this.#reader.read(signal);
       const united = await this.#unite(remote, selected, last);
       if (remote?.descriptor.digest === united.index.descriptor.digest) return this.#result(united.index);
-      await this.#sender.sendBlobs(
-        selected.entries.map((entry) => entry.descriptor),
+      const sent = await this.#sender.sendBlobs(
+        united.entries.map((entry) => entry.descriptor),
         united.images,
       );
-      await this.#sender.sendManifests(united.index, united.images);
+      // What was skipped is not to be in the index: it is put together again without that.
+      if (!sent || !(await this.#sender.sendImages(united.images))) continue;
+      await this.#sender.sendShards(united.index);
       if (dryRun) return this.#result(united.index);
       if (await this.#replaceTag(united.index, remote, looked)) return this.#result(united.index);
       logger.info({ message: 'another push came first: merging again', name: location.name });
-      await sleep(Math.random() * SETTLE * Math.min(round + 1, 5), undefined, { signal });
+      round++;
+      await sleep(Math.random() * SETTLE * Math.min(round, 5), undefined, { signal });
     }
     throw new LayercacheError(
       'REGISTRY',
@@ -114,24 +120,27 @@ export class CachePusher {
     remote: RemoteCache | undefined,
     selected: Selected,
     last: readonly Descriptor[],
-  ): Promise<{ index: CacheIndex; images: readonly Descriptor[] }> {
+  ): Promise<{ index: CacheIndex; entries: readonly OwnEntry[]; images: readonly Descriptor[] }> {
+    const entries = selected.entries.filter(({ descriptor }) => !this.#sender.isSkipped(descriptor));
     if (remote === undefined) {
       const images = await this.#sender.sendable(selected.images);
       return {
         index: encodeCacheIndex(
-          selected.entries.map((entry) => entry.descriptor),
+          entries.map((entry) => entry.descriptor),
           images,
         ),
+        entries,
         images,
       };
     }
     this.#sender.remember(remote);
     const theirs = new Set(remote.entries.map((entry) => entry.digest));
-    this.#listed = selected.entries.filter((entry) => theirs.has(entry.descriptor.digest)).length;
+    this.#listed = entries.filter((entry) => theirs.has(entry.descriptor.digest)).length;
     const images = await this.#sender.sendable(selected.images);
     const kept = await this.#prune(remote, selected);
-    const merged = mergeImages(kept.images, images, last);
-    return { index: encodeCacheIndex(uniteForPush(kept.entries, selected.entries), merged), images };
+    const claimed = new Set(selected.claimedNames);
+    const merged = mergeImages(kept.images, images, last, claimed);
+    return { index: encodeCacheIndex(uniteForPush(kept.entries, entries), merged), entries, images };
   }
 
   /** Asks once; what others add in the meantime was not asked about and stays. */
@@ -174,6 +183,7 @@ export class CachePusher {
       removed: (this.#removal?.entries.length ?? 0) + (this.#removal?.images.length ?? 0),
       entries: index.shards.reduce((sum, shard) => sum + shard.entries.length, 0),
       images: index.images.filter((image) => refName(image) !== undefined).length,
+      skipped: this.#sender.skipped,
     };
     this.#context.logger.info({ message: 'cache pushed', ...result });
     return result;

@@ -8,12 +8,20 @@ import {
 } from '@layercache/oci';
 import type { Ingested, IngestOptions, OciLayout } from '@layercache/layout';
 import type { RegistryFactory } from '../sources/open-source.js';
-import { blobOrigins, type BlobOrigin } from './blob-origin.js';
+import { blobOrigins, formatOrigin, type BlobOrigin } from '../entries/origins.js';
 
 /** `remote`: not on this disk, but where it can be had is known. */
 export type BlobState = 'local' | 'remote' | 'missing';
 
-/** Fetches blobs that a layout lists and does not have, from where their entries say they were seen. */
+export interface FetchOptions extends IngestOptions {
+  /** Other places to ask, for a blob that has no entry. */
+  readonly origins?: readonly BlobOrigin[] | undefined;
+}
+
+/**
+ * Fetches blobs that a layout lists and does not have, from where this machine saw them: what the entries say, and
+ * never what a descriptor in somebody's manifest says.
+ */
 export class RemoteBlobs {
   readonly #layout: OciLayout;
   readonly #registryOf: RegistryFactory;
@@ -40,15 +48,21 @@ export class RemoteBlobs {
    *
    * @throws LayercacheError `NOT_FOUND` when nobody has it; what the last registry that was asked said
    */
-  async fetch(descriptor: Descriptor, options: IngestOptions = {}): Promise<Ingested> {
+  async fetch(descriptor: Descriptor, options: FetchOptions = {}): Promise<Ingested> {
     const { digest, size } = descriptor;
     if (await this.#layout.has(digest, size)) return { size, fetched: 0 };
-    return this.#atAnyOrigin(descriptor, (origin) => this.#fetchFrom(origin, descriptor, options));
+    return this.#atAnyOrigin(descriptor, options.origins ?? [], (origin) =>
+      this.#fetchFrom(origin, descriptor, options),
+    );
   }
 
-  /** The first place that a blob is said to be at, and where `work` does not fail. */
-  async #atAnyOrigin<T>(descriptor: Descriptor, work: (origin: BlobOrigin) => Promise<T>): Promise<T> {
-    const origins = this.#origins(descriptor);
+  /** The first place that a blob was seen at, and where `work` does not fail. */
+  async #atAnyOrigin<T>(
+    descriptor: Descriptor,
+    others: readonly BlobOrigin[],
+    work: (origin: BlobOrigin) => Promise<T>,
+  ): Promise<T> {
+    const origins = this.#origins(descriptor, others);
     let last: unknown;
     for (const origin of origins) {
       try {
@@ -61,7 +75,7 @@ export class RemoteBlobs {
       }
     }
     if (last !== undefined && !isLayercacheError(last, 'NOT_FOUND')) throw last as Error;
-    const elsewhere = origins.map(({ registry, repository }) => `, nor at ${registry}/${repository}`);
+    const elsewhere = origins.map((origin) => `, nor at ${formatOrigin(origin)}`);
     throw new LayercacheError(
       'NOT_FOUND',
       `blob ${descriptor.digest} is not in the cache any more${elsewhere.join('')}: add its image again`,
@@ -81,7 +95,7 @@ export class RemoteBlobs {
     end: number,
     signal?: AbortSignal,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    return this.#atAnyOrigin(descriptor, async ({ registry, repository }) => {
+    return this.#atAnyOrigin(descriptor, [], async ({ registry, repository }) => {
       const { offset, body } = await this.#registryOf(registry).fetchBlob(repository, descriptor.digest, {
         range: { first: start, last: end - 1 },
         signal,
@@ -114,13 +128,10 @@ export class RemoteBlobs {
     );
   }
 
-  /** What the entry in the layout says, and what the descriptor that was asked with says. */
-  #origins(descriptor: Descriptor): BlobOrigin[] {
-    const entries = this.#layout
-      .lookup(descriptor.digest)
-      .filter((entry) => entry.descriptor.digest === descriptor.digest);
-    const origins = [descriptor, ...entries.map((entry) => entry.descriptor)].flatMap(blobOrigins);
-    return [...new Map(origins.map((each) => [`${each.registry}/${each.repository}`, each])).values()];
+  #origins({ digest }: Descriptor, others: readonly BlobOrigin[] = []): BlobOrigin[] {
+    const entries = this.#layout.lookup(digest).filter((entry) => entry.descriptor.digest === digest);
+    const origins = [...others, ...entries.flatMap((entry) => blobOrigins(entry.descriptor))];
+    return [...new Map(origins.map((each) => [formatOrigin(each), each])).values()];
   }
 }
 

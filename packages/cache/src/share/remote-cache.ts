@@ -6,6 +6,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { Registry } from '@layercache/registry';
+import type { BlobOrigin } from '../entries/origins.js';
 import { decodeCacheIndex, decodeShard, type CacheDocument } from './cache-index.js';
 import type { RemoteMemory } from './remote-memory.js';
 
@@ -16,8 +17,7 @@ export interface CacheLocation {
   readonly tag: string;
   /** As people write it: `registry.example/team/cache:main`. */
   readonly name: string;
-  /** Registry and repository: `registry.example/team/cache`. */
-  readonly origin: string;
+  readonly origin: BlobOrigin;
 }
 
 interface ReadShard extends CacheDocument {

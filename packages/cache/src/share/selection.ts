@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import {
   claimedDiffID,
+  isClaimedName,
   isManifestMediaType,
   layerForm,
   refName,
@@ -30,6 +31,8 @@ export interface Selected {
   readonly entries: readonly OwnEntry[];
   /** Manifests, those below image indexes included. */
   readonly images: readonly Descriptor[];
+  /** Names of images that are only what a shared cache says. */
+  readonly claimedNames: readonly string[];
 }
 
 /** An image with all it needs, or a blob that belongs to none: pushed as a whole or not at all. */
@@ -55,6 +58,7 @@ export async function selectEntries(
       proven: proven.has(descriptor.digest),
     })),
     images: cachedImages(chosen),
+    claimedNames: chosen.filter(isClaimedName).flatMap((image) => refName(image) ?? []),
   });
   if (images === undefined && since === undefined && maxSize === undefined) return asOwn(descriptors);
 

@@ -1,6 +1,14 @@
-import { MAX_MANIFEST_SIZE, refName, type Descriptor, type Digest, type Logger } from '@layercache/oci';
+import {
+  LayercacheError,
+  MAX_MANIFEST_SIZE,
+  isLayercacheError,
+  refName,
+  type Descriptor,
+  type Digest,
+  type Logger,
+} from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { mountSources } from './blob-origin.js';
+import { mountSources } from '../entries/origins.js';
 import type { CacheIndex } from './cache-index.js';
 import { eachOf } from './each.js';
 import { Holds } from '../policy/holds.js';
@@ -8,6 +16,7 @@ import type { ImagePartsReader } from './image-parts.js';
 import { pushManifest } from './push-manifest.js';
 import type { RemoteBlobs } from './remote-blobs.js';
 import type { CacheLocation, RemoteCache } from './remote-cache.js';
+import { skippedPart, type SkippedPart } from './skipped-part.js';
 
 export interface PushProgress {
   readonly descriptor: Descriptor;
@@ -44,6 +53,10 @@ export class CacheSender {
   readonly #there = new Set<Digest>();
   /** By repository: mounts refused in a row; negative once one was granted. */
   readonly #refusals = new Map<string, number>();
+  /** What the registry refused, or nobody has any more. */
+  readonly #skipped = new Map<Digest, SkippedPart>();
+  /** Whether an image and everything below it can be sent, as found in this round. */
+  #complete = new Map<Digest, Promise<boolean>>();
 
   constructor(context: SenderContext, options: SenderOptions) {
     this.#context = context;
@@ -57,10 +70,21 @@ export class CacheSender {
     for (const shard of shards) this.#there.add(shard.descriptor.digest);
   }
 
+  /** What could not be sent, so that it is not in the cache index either. */
+  get skipped(): readonly SkippedPart[] {
+    return [...this.#skipped.values()];
+  }
+
+  isSkipped({ digest }: Pick<Descriptor, 'digest'>): boolean {
+    return this.#skipped.has(digest);
+  }
+
   /** Images that are there, or whose every part can be sent. One with a part missing would be refused. */
   async sendable(images: readonly Descriptor[]): Promise<Descriptor[]> {
+    this.#complete = new Map();
     const complete: Descriptor[] = [];
     for (const image of images) {
+      if (this.isSkipped(image)) continue;
       if (this.#there.has(image.digest) || (await this.#isComplete(image))) complete.push(image);
       else {
         this.#context.logger.warn({
@@ -73,7 +97,9 @@ export class CacheSender {
     return complete;
   }
 
-  async sendBlobs(entries: readonly Descriptor[], images: readonly Descriptor[]): Promise<void> {
+  /** @returns false when something had to be skipped */
+  async sendBlobs(entries: readonly Descriptor[], images: readonly Descriptor[]): Promise<boolean> {
+    const before = this.#skipped.size;
     const wanted = new Map(entries.map((entry) => [entry.digest, entry] as const));
     for (const image of images) {
       if (this.#there.has(image.digest)) continue;
@@ -82,13 +108,37 @@ export class CacheSender {
       }
     }
     const missing = [...wanted.values()].filter((blob) => !this.#there.has(blob.digest));
-    await this.#each(missing, (blob) => this.#sendBlob(blob));
+    await this.#each(missing, (blob) => this.#unlessRefused(blob, () => this.#sendBlob(blob)));
+    return this.#skipped.size === before;
   }
 
-  /** Images before the index that names them, and shards after the blobs they list. */
-  async sendManifests(index: CacheIndex, images: readonly Descriptor[]): Promise<void> {
+  /**
+   * Sends manifests of images, before the index that names them.
+   *
+   * @returns false when something had to be skipped
+   */
+  async sendImages(images: readonly Descriptor[]): Promise<boolean> {
+    if (this.#options.dryRun === true) return true;
+    const before = this.#skipped.size;
+    for (const image of images) await this.#unlessRefused(image, () => this.#sendImage(image));
+    return this.#skipped.size === before;
+  }
+
+  /** One part that the registry refuses, or that nobody has, is skipped and named; the others go on. */
+  async #unlessRefused(part: Descriptor, send: () => Promise<void>): Promise<void> {
+    try {
+      await send();
+    } catch (error) {
+      const skipped = skippedPart(part, error);
+      this.#skipped.set(part.digest, skipped);
+      const { message, ...fields } = skipped;
+      this.#context.logger.warn({ message: 'part of the cache not pushed', ...fields, error: message });
+    }
+  }
+
+  /** Sends shards, after the blobs that they list. */
+  async sendShards(index: CacheIndex): Promise<void> {
     if (this.#options.dryRun === true) return;
-    for (const image of images) await this.#sendImage(image);
     const { registry, repository } = this.#context.location;
     const { signal } = this.#options;
     const fresh = index.shards.filter((shard) => !this.#there.has(shard.descriptor.digest));
@@ -103,12 +153,19 @@ export class CacheSender {
     });
   }
 
-  async #isComplete(image: Descriptor): Promise<boolean> {
+  #isComplete(image: Descriptor): Promise<boolean> {
+    const known = this.#complete.get(image.digest) ?? this.#checkComplete(image);
+    this.#complete.set(image.digest, known);
+    return known;
+  }
+
+  async #checkComplete(image: Descriptor): Promise<boolean> {
     const { layout, parts, blobs } = this.#context;
-    if (!(await layout.has(image.digest, image.size))) return false;
+    if (this.isSkipped(image) || !(await layout.has(image.digest, image.size))) return false;
     const found = await parts.of(image);
     for (const blob of found.blobs) {
-      if (!this.#there.has(blob.digest) && (await blobs.state(blob)) === 'missing') return false;
+      if (this.#there.has(blob.digest)) continue;
+      if (this.isSkipped(blob) || (await blobs.state(blob)) === 'missing') return false;
     }
     for (const child of found.manifests) {
       if (!this.#there.has(child.digest) && !(await this.#isComplete(child))) return false;
@@ -141,7 +198,9 @@ export class CacheSender {
     // It may be wanted more than once, when a connection breaks.
     using holds = new Holds(layout);
     const supply = async (): Promise<void> => {
-      await blobs.fetch(blob, { signal });
+      await blobs.fetch(blob, { signal }).catch((error: unknown) => {
+        throw asLost(error);
+      });
     };
     await holds.supply(supply, blob, signal);
     await registry.pushBlob(repository, blob, () => layout.read(blob.digest, { signal }), { signal });
@@ -186,4 +245,12 @@ export class CacheSender {
     const { concurrency } = this.#context;
     await eachOf(items, { concurrency, signal: this.#options.signal }, work);
   }
+}
+
+/** A blob whose registries cannot be asked is one that nobody has: the registry that is pushed to is another. */
+function asLost(error: unknown): unknown {
+  if (!isLayercacheError(error, 'NETWORK', 'UNAUTHORIZED', 'REGISTRY')) return error;
+  return new LayercacheError('NOT_FOUND', `nobody who has it can be asked: ${error.message}`, {
+    cause: error,
+  });
 }

@@ -33,6 +33,7 @@ export async function openSource(text: string, registryOf: RegistryFactory): Pro
   try {
     const descriptor = await store.resolve(tag);
     return {
+      label: text,
       reader: new StoredImageReader(store),
       repository: '',
       reference: tag,
@@ -53,11 +54,12 @@ function openRegistrySource(text: string, registryOf: RegistryFactory): ImageSou
     throw new LayercacheError('REFERENCE_INVALID', `${text} names no tag and no digest`);
   }
   return {
+    label: text,
     reader: registryOf(reference.registry),
     repository: reference.repository,
     reference: target,
     name: formatReference(reference),
-    origin: `${reference.registry}/${reference.repository}`,
+    origin: { registry: reference.registry, repository: reference.repository },
     close: () => Promise.resolve(),
   };
 }

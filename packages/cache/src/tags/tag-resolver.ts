@@ -2,6 +2,7 @@ import pLimit from 'p-limit';
 import {
   LayercacheError,
   SingleFlight,
+  isClaimedName,
   isLayercacheError,
   isManifestMediaType,
   throwIfAborted,
@@ -220,7 +221,8 @@ export class TagResolver {
   /** What the cache has under the name, when nothing else is known of the tag: its side state may have been deleted. */
   #named(name: string): TagSighting | undefined {
     const descriptor = this.#context.layout.lookupTag(name)?.descriptor;
-    if (descriptor === undefined) return undefined;
+    // No registry said what a claimed name means.
+    if (descriptor === undefined || isClaimedName(descriptor)) return undefined;
     const { mediaType, digest, size } = descriptor;
     return { descriptor: { mediaType, digest, size }, firstSeen: 0, lastSeen: 0 };
   }

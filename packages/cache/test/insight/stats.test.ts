@@ -107,11 +107,14 @@ describe('statistics', () => {
     await bytesOf(cache.layer(own!.descriptor.digest).uncompressed());
     const layout = await OciLayout.open(cache.dir);
     const index = await layout.write(Buffer.from('a table of contents'));
-    await layout.put({
-      ...index,
-      mediaType: MediaType.octetStream,
-      annotations: { [Annotation.sociLayerDigest]: own!.descriptor.digest },
-    });
+    await layout.put(
+      {
+        ...index,
+        mediaType: MediaType.octetStream,
+        annotations: { [Annotation.sociLayerDigest]: own!.descriptor.digest },
+      },
+      { proven: true },
+    );
     await layout.close();
     const { images, kinds } = await cache.stats();
     const image = images.find(({ names }) => names.includes('registry.example/team/first:1'));

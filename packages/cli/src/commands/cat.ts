@@ -1,5 +1,6 @@
 import { openImage } from '../open-view.js';
 import { toStdout } from '../stdout.js';
+import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -22,7 +23,9 @@ export const cat: CommandModule = {
     const { signal } = session;
     await session.withCache(
       async (cache) => {
+        warnOfClaimedName(cache, image, session.output);
         const view = await openImage(cache, image, { platform, signal });
+        warnOfClaimedFiles(view, session.output);
         await toStdout(await view.open(path, { signal }), signal);
       },
       { create: false },

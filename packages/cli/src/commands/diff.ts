@@ -3,6 +3,7 @@ import { escapeControls, type Change, type ViewNode } from '@layercache/layer';
 import { openImage } from '../open-view.js';
 import { formatBytes, plural } from '../output.js';
 import { toStdout } from '../stdout.js';
+import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -27,6 +28,8 @@ export const diff: CommandModule = {
       async (cache) => {
         const before = await openImage(cache, beforeName, { platform, signal });
         const after = await openImage(cache, afterName, { platform, signal });
+        for (const name of [beforeName, afterName]) warnOfClaimedName(cache, name, output);
+        warnOfClaimedFiles({ claimed: before.claimed || after.claimed }, output);
         const changes = diffImages(before, after, { signal });
         const count: Record<Change['kind'], number> = { added: 0, removed: 0, changed: 0 };
         await toStdout((output.json ? jsonOf : textOf)(counted(changes, count)), signal);

@@ -1,3 +1,4 @@
+import { warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -23,6 +24,7 @@ export const exportImage: CommandModule = {
     const { to, soci = false } = command.opts<Options>();
     await session.withCache(
       async (cache) => {
+        warnOfClaimedName(cache, image, session.output);
         const { digest } = await cache.export(image, to, { soci, signal: session.signal });
         if (session.output.json) {
           session.output.document({ image, to, digest });

@@ -2,6 +2,7 @@ import { escapeControls } from '@layercache/layer';
 import { remarkNotes } from '../layer-notes.js';
 import { openImage } from '../open-view.js';
 import { formatBytes, plural } from '../output.js';
+import { warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -24,7 +25,8 @@ export const extract: CommandModule = {
     const { output, signal } = session;
     await session.withCache(
       async (cache) => {
-        const view = await openImage(cache, image, { platform, signal });
+        warnOfClaimedName(cache, image, output);
+        const view = await openImage(cache, image, { platform, signal, provenOnly: true });
         const extracted = await view.extract(dir, { signal });
         if (output.json) {
           output.document({ image, dir, ...extracted, notes: view.merged.notes });

@@ -1,8 +1,9 @@
-import { formatJson, formatMtree, formatText, type MergedView } from '@layercache/layer';
+import { formatJson, formatMtree, formatText } from '@layercache/layer';
 import { Option } from 'commander';
 import { remarkNotes } from '../layer-notes.js';
-import { viewFiles } from '../open-view.js';
+import { viewFiles, type ViewedFiles } from '../open-view.js';
 import { toStdout } from '../stdout.js';
+import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 type Format = 'text' | 'json' | 'mtree';
@@ -12,10 +13,10 @@ interface Options {
   readonly platform?: string;
 }
 
-const FORMATS: Readonly<Record<Format, (view: MergedView) => Iterable<string>>> = {
-  text: formatText,
-  json: formatJson,
-  mtree: formatMtree,
+const FORMATS: Readonly<Record<Format, (files: ViewedFiles) => Iterable<string>>> = {
+  text: ({ merged }) => formatText(merged),
+  json: ({ merged, claimedLayers }) => formatJson(merged, { claimedLayers }),
+  mtree: ({ merged }) => formatMtree(merged),
 };
 
 export const files: CommandModule = {
@@ -40,9 +41,11 @@ export const files: CommandModule = {
     const { format = session.output.json ? 'json' : 'text', platform } = command.opts<Options>();
     await session.withCache(
       async (cache) => {
-        const view = await viewFiles(cache, what, { platform, signal: session.signal });
-        await toStdout(FORMATS[format](view), session.signal);
-        remarkNotes(view, session);
+        warnOfClaimedName(cache, what, session.output);
+        const found = await viewFiles(cache, what, { platform, signal: session.signal });
+        warnOfClaimedFiles({ claimed: found.claimedLayers.size > 0 }, session.output);
+        await toStdout(FORMATS[format](found), session.signal);
+        remarkNotes(found.merged, session);
       },
       { create: false },
     );

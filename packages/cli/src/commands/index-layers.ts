@@ -1,5 +1,6 @@
 import { parsePlatform } from '@layercache/cache';
 import { formatBytes, formatDuration, plural } from '../output.js';
+import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -37,6 +38,8 @@ export const index: CommandModule = {
             progress.stop();
           });
         const milliseconds = performance.now() - start;
+        warnOfClaimedName(cache, what, output);
+        warnOfClaimedFiles({ claimed: report.layers.some((layer) => layer.claimed) }, output);
         if (output.json) {
           output.document({ ...report, milliseconds });
           return;

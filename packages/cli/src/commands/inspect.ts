@@ -1,6 +1,7 @@
-import { isLayercacheError, isManifestMediaType, type Descriptor } from '@layercache/oci';
+import { isClaimedName, isLayercacheError, isManifestMediaType, type Descriptor } from '@layercache/oci';
 import type { LayerCache } from '@layercache/cache';
 import { layerFacts } from '../layer-facts.js';
+import { warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 import { whereabouts } from './ls.js';
 
@@ -16,6 +17,7 @@ export const inspect: CommandModule = {
     const [what = ''] = command.args;
     await session.withCache(
       async (cache) => {
+        warnOfClaimedName(cache, what, session.output);
         session.output.document(await facts(cache, what, session.signal));
       },
       { create: false },
@@ -44,7 +46,13 @@ async function facts(cache: LayerCache, what: string, signal: AbortSignal): Prom
 async function imageFacts(cache: LayerCache, descriptor: Descriptor, signal: AbortSignal): Promise<unknown> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of await cache.blob(descriptor.digest, { signal })) chunks.push(chunk as Uint8Array);
-  return { kind: 'image', ...descriptor, manifest: JSON.parse(Buffer.concat(chunks).toString()) as unknown };
+  const claimed = isClaimedName(descriptor);
+  return {
+    kind: 'image',
+    ...descriptor,
+    claimed,
+    manifest: JSON.parse(Buffer.concat(chunks).toString()) as unknown,
+  };
 }
 
 function entriesOf(cache: LayerCache, key: string): Descriptor[] {

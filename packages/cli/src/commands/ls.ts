@@ -60,7 +60,13 @@ async function list(
   if (output.json) {
     output.document({
       ...(wanted.images
-        ? { images: images.map(({ name, descriptor }) => ({ name, ...imageFacts(descriptor) })) }
+        ? {
+            images: images.map(({ name, descriptor, claimed }) => ({
+              name,
+              ...imageFacts(descriptor),
+              claimed,
+            })),
+          }
         : {}),
       ...(wanted.layers ? { layers } : {}),
     });
@@ -69,8 +75,8 @@ async function list(
   if (wanted.images) {
     output.line(
       formatTable(
-        ['IMAGE', 'DIGEST'],
-        images.map(({ name, descriptor }) => [name, descriptor.digest]),
+        ['IMAGE', 'DIGEST', 'NAME'],
+        images.map(({ name, descriptor, claimed }) => [name, descriptor.digest, claimed ? 'claimed' : '']),
       ),
     );
   }

@@ -1,9 +1,11 @@
 import { createInterface } from 'node:readline/promises';
-import type { Removal } from '@layercache/cache';
+import type { Removal, SkippedPart } from '@layercache/cache';
 import { LayercacheError } from '@layercache/oci';
+import { Exit, ExitCode } from '../failure.js';
 import { formatBytes, plural } from '../output.js';
 import { parseDuration, parseSize } from '../quantity.js';
 import type { Session } from '../session.js';
+import { warnOfSkipped } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -68,6 +70,7 @@ export const push: CommandModule = {
       progress.stop();
       if (session.output.json) {
         session.output.document(result);
+        failWhenSkipped(session, result.skipped);
         return;
       }
       const { dryRun, sent, mounted, present, listed, removed, entries, images } = result;
@@ -81,11 +84,17 @@ export const push: CommandModule = {
           `; the cache there ${dryRun ? 'would have' : 'has'} ${plural(entries, 'entry', 'entries')} and ${plural(images, 'named image')}`,
       );
       session.output.line(`${result.name}@${result.digest}`);
+      failWhenSkipped(session, result.skipped);
     } finally {
       progress.stop();
     }
   },
 };
+
+function failWhenSkipped(session: Session, skipped: readonly SkippedPart[]): void {
+  warnOfSkipped(skipped, session.output);
+  if (skipped.length > 0) throw new Exit(ExitCode.failed);
+}
 
 async function confirm(session: Session, target: string, removal: Removal): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr });

@@ -3,18 +3,29 @@ import type { Inode } from '../merge/tree.js';
 import { encodeBytes } from '../tar/byte-string.js';
 import { decimalTime } from './line-text.js';
 
+export interface JsonOptions {
+  /** Layers by position whose files nobody has checked: their names have `"claimed": true`. */
+  readonly claimedLayers?: ReadonlySet<number>;
+}
+
 /**
  * A JSON array with one line for each name. Text is as `decodeBytes` makes it: bytes that are not UTF-8 stand
  * as lone surrogates `\udc80` to `\udcff`. Values of extended attributes are base64.
  */
-export function* formatJson(view: MergedView): Generator<string> {
+export function* formatJson(view: MergedView, options: JsonOptions = {}): Generator<string> {
+  const { claimedLayers = new Set() } = options;
   const first = new Map<Inode, string>();
   let separator = '[\n';
   for (const node of view.nodes()) {
-    yield `${separator}${JSON.stringify(describe(node, first))}`;
+    yield `${separator}${JSON.stringify({ ...describe(node, first), ...(isClaimed(node, claimedLayers) ? { claimed: true } : {}) })}`;
     separator = ',\n';
   }
   yield '\n]\n';
+}
+
+/** A folder that no layer has, but names below it need, may be there for a claimed name only. */
+function isClaimed({ layer }: ViewNode, claimedLayers: ReadonlySet<number>): boolean {
+  return layer === undefined ? claimedLayers.size > 0 : claimedLayers.has(layer);
 }
 
 function describe({ path, layer, nlink, inode }: ViewNode, first: Map<Inode, string>): object {

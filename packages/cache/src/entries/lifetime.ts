@@ -26,11 +26,3 @@ export function isExpired(descriptor: Descriptor, now: Date): boolean {
 export function withExpiry(descriptor: Descriptor, expiry: Date | undefined): Descriptor {
   return withAnnotations(descriptor, { [Annotation.expires]: expiry?.toISOString() ?? '' });
 }
-
-/** How long something stays is for each machine to say, so it does not travel. */
-export function withoutLifetime(descriptor: Descriptor): Descriptor {
-  const { annotations } = descriptor;
-  if (annotations?.[Annotation.pinned] === undefined && annotations?.[Annotation.expires] === undefined)
-    return descriptor;
-  return withAnnotations(descriptor, { [Annotation.pinned]: undefined, [Annotation.expires]: undefined });
-}
