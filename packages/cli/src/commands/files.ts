@@ -2,7 +2,7 @@ import { formatJson, formatMtree, formatText, type MergedView } from '@layercach
 import { Option } from 'commander';
 import { remarkNotes } from '../layer-notes.js';
 import { viewFiles } from '../open-view.js';
-import { toStdout } from '../stdout.js';
+import { jsonToStdout, textToStdout } from '../stdout.js';
 import { example, type CommandModule } from './command.js';
 
 type Format = 'text' | 'json' | 'mtree';
@@ -41,7 +41,8 @@ export const files: CommandModule = {
     await session.withCache(
       async (cache) => {
         const view = await viewFiles(cache, what, { platform, signal: session.signal });
-        await toStdout(FORMATS[format](view), session.signal);
+        const print = format === 'json' ? jsonToStdout : textToStdout;
+        await print(FORMATS[format](view), session.signal);
         remarkNotes(view, session);
       },
       { create: false },
