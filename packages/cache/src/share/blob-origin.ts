@@ -1,4 +1,5 @@
 import { withAnnotations, type Descriptor } from '@layercache/oci';
+import { isRegistryHost, isRepositoryName } from '@layercache/registry';
 
 /**
  * containerd's record of where a blob came from: one annotation a registry, with the repositories it was
@@ -31,16 +32,21 @@ export function withoutOrigins(descriptor: Descriptor): Descriptor {
 
 /** Repositories, on the registry that `origin` is on, which are said to have the blob. */
 export function mountSources(descriptor: Descriptor, origin: string): string[] {
-  return descriptor.annotations?.[`${PREFIX}${splitOrigin(origin).registry}`]?.split(',') ?? [];
+  const value = descriptor.annotations?.[`${PREFIX}${splitOrigin(origin).registry}`];
+  return value === undefined ? [] : repositoriesIn(value);
 }
 
-/** Every place a blob is said to be at. */
+/** Every place a blob is said to be at. An annotation that names no host, or no repository, names no place. */
 export function blobOrigins(descriptor: Descriptor): BlobOrigin[] {
-  return Object.entries(descriptor.annotations ?? {}).flatMap(([name, value]) =>
-    isOriginAnnotation(name)
-      ? value.split(',').map((repository) => ({ registry: name.slice(PREFIX.length), repository }))
-      : [],
-  );
+  return Object.entries(descriptor.annotations ?? {}).flatMap(([name, value]) => {
+    const registry = name.slice(PREFIX.length);
+    if (!isOriginAnnotation(name) || !isRegistryHost(registry)) return [];
+    return repositoriesIn(value).map((repository) => ({ registry, repository }));
+  });
+}
+
+function repositoriesIn(value: string): string[] {
+  return value.split(',').filter(isRepositoryName);
 }
 
 function isOriginAnnotation(name: string): boolean {
