@@ -20,20 +20,21 @@ export interface CredentialStore {
 
 export const noCredentials: CredentialStore = { get: () => Promise.resolve(undefined) };
 
+/** Programs in Go write an empty map or string as null. */
 const dockerConfigSchema = z.looseObject({
   auths: z
     .record(
       z.string(),
       z.looseObject({
-        auth: z.string().optional(),
-        username: z.string().optional(),
-        password: z.string().optional(),
-        identitytoken: z.string().optional(),
+        auth: z.string().nullish(),
+        username: z.string().nullish(),
+        password: z.string().nullish(),
+        identitytoken: z.string().nullish(),
       }),
     )
-    .optional(),
-  credHelpers: z.record(z.string(), z.string()).optional(),
-  credsStore: z.string().optional(),
+    .nullish(),
+  credHelpers: z.record(z.string(), z.string()).nullish(),
+  credsStore: z.string().nullish(),
 });
 type DockerConfig = z.infer<typeof dockerConfigSchema>;
 
@@ -96,22 +97,22 @@ async function find(
   const host = registry.toLowerCase();
   const keys = isDockerHub(host)
     ? [DOCKER_HUB_KEY, 'docker.io', 'index.docker.io', 'registry-1.docker.io']
-    : [host];
+    : [...new Set([registry, host])];
   const helpers = new Map(Object.entries(config.credHelpers ?? {}).map(([key, name]) => [hostOf(key), name]));
   for (const key of keys) {
-    const helper = helpers.get(hostOf(key)) ?? config.credsStore;
-    if (helper === undefined) continue;
+    const helper = helpers.get(hostOf(key)) ?? config.credsStore ?? '';
+    if (helper === '') continue;
     const found = await ask(helper, key);
     if (found !== undefined) return found;
   }
   for (const [key, entry] of Object.entries(config.auths ?? {})) {
     if (!keys.some((wanted) => hostOf(wanted) === hostOf(key))) continue;
-    if (entry.identitytoken !== undefined && entry.identitytoken !== '') {
-      return { kind: 'identity', token: entry.identitytoken };
-    }
+    const { auth, identitytoken: token } = entry;
+    if (typeof token === 'string' && token !== '') return { kind: 'identity', token };
     const [username, password] =
-      entry.auth === undefined ? [entry.username, entry.password] : decodeAuth(entry.auth);
-    if (username !== undefined && password !== undefined) return { kind: 'password', username, password };
+      typeof auth === 'string' ? decodeAuth(auth) : [entry.username, entry.password];
+    if (typeof username === 'string' && typeof password === 'string')
+      return { kind: 'password', username, password };
   }
   return undefined;
 }

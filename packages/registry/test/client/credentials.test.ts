@@ -89,6 +89,19 @@ describe('the credentials of docker login', () => {
     expect(await get('a.example')).to.equal(undefined);
   });
 
+  it('are found beside what a program in Go left empty', async () => {
+    await helper('vault', 'echo "{\\"Username\\":\\"$key\\",\\"Secret\\":\\"s3\\"}"');
+    const get = await stored({ auths: null, credHelpers: { 'b.example': '' }, credsStore: 'vault' });
+    expect(await get('a.example')).to.include({ password: 's3' });
+    expect(await get('b.example')).to.equal(undefined);
+    const file = await stored({
+      auths: { 'a.example': { auth: null, username: 'alice', password: 'word', identitytoken: null } },
+      credHelpers: null,
+      credsStore: null,
+    });
+    expect(await file('a.example')).to.deep.equal({ kind: 'password', username: 'alice', password: 'word' });
+  });
+
   it('are an error when a helper fails, is missing, or has no proper name', async () => {
     await helper('broken', 'echo "the keyring is locked"; exit 1');
     const get = await stored({
@@ -166,8 +179,8 @@ describe('the credentials of docker login', () => {
     await helper('slow', `sleep 1000 & echo $! > ${pids}; wait`);
     const file = join(directory, 'config.json');
     await writeFile(file, JSON.stringify({ credsStore: 'slow' }));
-    const failure = await failureOf(dockerCredentials(file, { helperTimeout: 500 }).get('a.example'));
-    expect(failure.message).to.include('did not answer in 0.5 s');
+    const failure = await failureOf(dockerCredentials(file, { helperTimeout: 1500 }).get('a.example'));
+    expect(failure.message).to.include('did not answer in 1.5 s');
     await endOf(pids);
   });
 
