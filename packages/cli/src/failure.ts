@@ -1,5 +1,6 @@
 import { isLayercacheError } from '@layercache/oci';
 import { CommanderError } from 'commander';
+import { sayJson, sayLine, sayText } from './terminal.js';
 
 /** 0 done, 1 failed, 2 usage, 3 not found; 130 as shells say it, when the user stopped it. */
 export const ExitCode = { done: 0, failed: 1, usage: 2, notFound: 3, interrupted: 130 } as const;
@@ -22,10 +23,9 @@ export function report(error: unknown, json: boolean): number {
   const code = isLayercacheError(error) ? error.code : 'INTERNAL';
   const message = error instanceof Error ? error.message : String(error);
   const oneLine = message.replace(/\s*\n\s*/g, ' ');
-  process.stderr.write(
-    json ? `${JSON.stringify({ error: { code, message: oneLine } })}\n` : `layercache: ${oneLine}\n`,
-  );
-  if (code === 'INTERNAL' && error instanceof Error && !json) process.stderr.write(`${error.stack ?? ''}\n`);
+  if (json) sayJson({ error: { code, message: oneLine } });
+  else sayLine(`layercache: ${oneLine}`);
+  if (code === 'INTERNAL' && error instanceof Error && !json) sayText(`${error.stack ?? ''}\n`);
   switch (code) {
     case 'USAGE':
     case 'DIGEST_INVALID':

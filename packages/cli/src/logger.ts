@@ -1,4 +1,5 @@
 import type { LogFields, Logger } from '@layercache/oci';
+import { sayJson, sayLine } from './terminal.js';
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -10,10 +11,8 @@ export function stderrLogger(level: LogLevel, json: boolean): Logger {
     (fields: LogFields): void => {
       if (LOG_LEVELS.indexOf(own) < LOG_LEVELS.indexOf(level)) return;
       const { message, ...rest } = fields;
-      const text = json
-        ? JSON.stringify({ level: own, message, ...rest })
-        : `${own}: ${message}${Object.entries(rest).map(shown).join('')}`;
-      process.stderr.write(`${text}\n`);
+      if (json) sayJson({ level: own, message, ...rest });
+      else sayLine(`${own}: ${message}${Object.entries(rest).map(shown).join('')}`);
     };
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }

@@ -4,6 +4,7 @@ import { commands } from './commands/index.js';
 import { report } from './failure.js';
 import { LOG_LEVELS } from './logger.js';
 import { Session } from './session.js';
+import { endWithReader, printText, sayText } from './terminal.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -23,6 +24,7 @@ function createProgram(signal: AbortSignal): Command {
     )
     .option('--plain-http', 'talk HTTP without TLS to any registry, not only to loopback')
     .showHelpAfterError('(layercache --help shows the commands, layercache COMMAND --help what one takes)')
+    .configureOutput({ writeOut: printText, writeErr: sayText })
     .exitOverride();
   for (const module of commands) {
     const command = module.register(program).exitOverride();
@@ -44,11 +46,7 @@ export async function main(args: readonly string[]): Promise<number> {
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
-  // A reader that has seen enough, as in `layercache ls | head`, is no failure.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
-  });
+  endWithReader();
   try {
     await createProgram(abort.signal).parseAsync(args, { from: 'user' });
     return 0;

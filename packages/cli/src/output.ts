@@ -1,9 +1,12 @@
+import { escapeLine } from './escape.js';
+import { printJson, printLine, sayLine } from './terminal.js';
+
 /** Where a command's words go: data to stdout, everything about it to stderr. */
 export interface Output {
   /** Whether the data is wanted as JSON. */
   readonly json: boolean;
-  /** One line of data. */
-  readonly line: (text: string) => void;
+  /** One line of data, or the lines of a table. */
+  readonly line: (text: string | readonly string[]) => void;
   /** The data as one JSON document; what a command prints in its place for people goes through `line`. */
   readonly document: (value: unknown) => void;
   /** A remark about the work, for people: not with `--quiet` or `--json`. */
@@ -15,13 +18,15 @@ export interface Output {
 export function createOutput(options: { readonly json: boolean; readonly quiet: boolean }): Output {
   return {
     json: options.json,
-    line: (text) => process.stdout.write(`${text}\n`),
-    document: (value) => process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`),
+    line: (text) => {
+      for (const line of typeof text === 'string' ? [text] : text) printLine(line);
+    },
+    document: printJson,
     note: (text) => {
-      if (!options.quiet && !options.json) process.stderr.write(`${text}\n`);
+      if (!options.quiet && !options.json) sayLine(text);
     },
     warn: (text) => {
-      if (!options.quiet) process.stderr.write(`warn: ${text}\n`);
+      if (!options.quiet) sayLine(`warn: ${text}`);
     },
   };
 }
@@ -50,16 +55,16 @@ export function plural(count: number, noun: string, many = `${noun}s`): string {
   return `${count.toLocaleString('en-US')} ${count === 1 ? noun : many}`;
 }
 
-/** Columns as wide as their widest cell; the last is not padded. */
-export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [header, ...rows];
-  const widths = header.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
-  return all
-    .map((row) =>
-      row
-        .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
+/** The lines of a table. Columns are as wide as their widest cell; the last is not padded. */
+export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const all = [header, ...rows].map((row) => row.map(escapeLine));
+  const widths = header.map((_, column) =>
+    all.reduce((width, row) => Math.max(width, (row[column] ?? '').length), 0),
+  );
+  return all.map((row) =>
+    row
+      .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
+      .join('  ')
+      .trimEnd(),
+  );
 }

@@ -1,5 +1,6 @@
 import { shortDigest, type Descriptor } from '@layercache/oci';
 import { MultiBar, Presets, SingleBar } from 'cli-progress';
+import { escapeLine } from './escape.js';
 import { formatBytes } from './output.js';
 
 /** One bar a blob under way. */
@@ -31,7 +32,7 @@ export function createProgress(visible: boolean): Progress {
     update(descriptor, received) {
       if (descriptor.size < WORTH_A_BAR) return;
       const words = {
-        name: shortDigest(descriptor.digest),
+        name: escapeLine(shortDigest(descriptor.digest)),
         received: formatBytes(received),
         size: formatBytes(descriptor.size),
       };
@@ -72,10 +73,11 @@ export function createStepProgress(visible: boolean): StepProgress {
   let started = false;
   return {
     update(step, done, total) {
-      if (!started) bar.start(total, done, { step });
+      const words = { step: escapeLine(step) };
+      if (!started) bar.start(total, done, words);
       started = true;
       bar.setTotal(total);
-      bar.update(done, { step });
+      bar.update(done, words);
     },
     stop() {
       bar.stop();

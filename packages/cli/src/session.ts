@@ -8,6 +8,7 @@ import { parseSize } from './quantity.js';
 import { stderrLogger, type LogLevel } from './logger.js';
 import { createOutput, type Output } from './output.js';
 import { createProgress, createStepProgress, type Progress, type StepProgress } from './progress.js';
+import { isStderrTerminal } from './terminal.js';
 
 /** The options before the command, which every command has. */
 interface GlobalOptions {
@@ -94,7 +95,7 @@ export class Session {
 
   #showsProgress(): boolean {
     const { json = false, quiet = false } = this.#options;
-    return process.stderr.isTTY && !quiet && !json;
+    return isStderrTerminal() && !quiet && !json;
   }
 }
 

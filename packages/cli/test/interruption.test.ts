@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Readable } from 'node:stream';
@@ -26,6 +29,53 @@ class SlowRegistry extends MemoryRegistry {
     }
   }
 }
+
+describe('Ctrl-C while a credential helper hangs', function () {
+  this.timeout(60_000);
+
+  it('ends with 130, and the helper ends with its children', async function () {
+    if (process.platform !== 'linux') this.skip();
+    const bench = await Bench.open();
+    const guarded = createServer((_, response) => {
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="registry"' }).end();
+    });
+    await new Promise<void>((resolve) => guarded.listen(0, '127.0.0.1', resolve));
+    try {
+      const pids = join(bench.dir, 'pids');
+      const helper = join(bench.dir, 'docker-credential-slow');
+      await writeFile(
+        helper,
+        `#!/bin/sh\nsleep 1000 &\necho $$ $! > ${pids}.new\nmv ${pids}.new ${pids}\nwait\n`,
+      );
+      await chmod(helper, 0o755);
+      await mkdir(join(bench.dir, '.docker'));
+      await writeFile(join(bench.dir, '.docker', 'config.json'), '{"credsStore":"slow"}');
+      bench.env.PATH = `${bench.dir}:${process.env.PATH ?? ''}`;
+      const running = bench.start('add', `127.0.0.1:${(guarded.address() as AddressInfo).port}/app:1`);
+      const done = finished(running);
+      while (!existsSync(pids)) await sleep(10);
+      running.kill('SIGINT');
+      const { code, stderr } = await done;
+      expect(code, stderr).to.equal(130);
+      for (const pid of (await readFile(pids, 'utf8')).trim().split(' ')) {
+        while (await runs(pid)) await sleep(10);
+      }
+    } finally {
+      guarded.closeAllConnections();
+      guarded.close();
+      await bench.close();
+    }
+  });
+
+  /** Whether the process still runs: not as a zombie, which waits for its parent. */
+  async function runs(pid: string): Promise<boolean> {
+    try {
+      return !/^State:\s+[ZX]/m.test(await readFile(`/proc/${pid}/status`, 'utf8'));
+    } catch {
+      return false;
+    }
+  }
+});
 
 describe('Ctrl-C in the middle of add', function () {
   this.timeout(60_000);

@@ -3,6 +3,7 @@ export {
   noCredentials,
   type Credentials,
   type CredentialStore,
+  type DockerCredentialsOptions,
 } from './client/credentials.js';
 export { RegistryClient, type RegistryClientOptions } from './client/registry-client.js';
 export type { RateLimit } from './client/rate-limit.js';
@@ -15,6 +16,7 @@ export { readOnly } from './read-only.js';
 export {
   apiHost,
   formatReference,
+  isRegistryHost,
   isRepositoryName,
   isTag,
   parseReference,

@@ -28,6 +28,12 @@ export function isTag(tag: string): boolean {
   return TAG.test(tag);
 }
 
+/** Whether a text is the host of a registry, with or without a port, and nothing else that a URL may hold. */
+export function isRegistryHost(host: string): boolean {
+  // The grammar takes addresses and ports that do not exist; the URL parser does not.
+  return host.length <= MAX_NAME_LENGTH && HOST.test(host) && URL.canParse(`https://${host}/`);
+}
+
 /**
  * Reads a reference as Docker does: without a host it is on Docker Hub, without a tag or digest it is `latest`.
  *
@@ -48,7 +54,7 @@ export function parseReference(text: string): Reference {
   const tag = hasTag ? beforeDigest.slice(colon + 1) : undefined;
   if (tag !== undefined && !isTag(tag)) fail(`${JSON.stringify(tag.slice(0, 140))} is not a tag`);
   const { registry, repository } = splitHost(name);
-  if (!HOST.test(registry)) fail(`${JSON.stringify(registry.slice(0, 100))} is not a host name`);
+  if (!isRegistryHost(registry)) fail(`${JSON.stringify(registry.slice(0, 100))} is not a host name`);
   if (!isRepositoryName(repository)) {
     fail(
       /[A-Z]/.test(repository)
@@ -71,7 +77,7 @@ function splitHost(name: string): { registry: string; repository: string } {
   const slash = name.indexOf('/');
   const first = slash === -1 ? '' : name.slice(0, slash);
   if (first !== '' && (first === 'localhost' || /[.:A-Z]/.test(first))) {
-    const registry = first === 'index.docker.io' ? DOCKER_HUB : first;
+    const registry = ['docker.io', 'index.docker.io'].includes(first.toLowerCase()) ? DOCKER_HUB : first;
     return { registry, repository: officialName(registry, name.slice(slash + 1)) };
   }
   return { registry: DOCKER_HUB, repository: officialName(DOCKER_HUB, name) };
@@ -87,7 +93,14 @@ export function formatReference(reference: Reference): string {
   return `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
 }
 
+/** The names of Docker Hub: in references, in old configs of Docker, and where its registry answers. */
+const DOCKER_HUB_HOSTS: readonly string[] = [DOCKER_HUB, 'index.docker.io', 'registry-1.docker.io'];
+
+export function isDockerHub(registry: string): boolean {
+  return DOCKER_HUB_HOSTS.includes(registry.toLowerCase());
+}
+
 /** Where the registry of that name answers: Docker Hub's is not at docker.io. */
 export function apiHost(registry: string): string {
-  return registry === DOCKER_HUB || registry === 'index.docker.io' ? 'registry-1.docker.io' : registry;
+  return isDockerHub(registry) ? 'registry-1.docker.io' : registry;
 }

@@ -1,5 +1,5 @@
 import { withAnnotations, type Descriptor } from '@layercache/oci';
-import { parseReference } from '@layercache/registry';
+import { isRegistryHost, isRepositoryName } from '@layercache/registry';
 
 /**
  * containerd's record of where a blob came from: one annotation a registry, with the repositories it was
@@ -43,14 +43,9 @@ export function blobOrigins(descriptor: Descriptor): BlobOrigin[] {
   );
 }
 
-/** The place that `registry/repository` means, as a host and a name that are safe to be made into a URL. */
+/** Whether the two are a host and a name that are safe to be made into a URL. */
 function isOrigin({ registry, repository }: BlobOrigin): boolean {
-  try {
-    const parsed = parseReference(`${registry}/${repository}:latest`);
-    return parsed.registry === registry && parsed.repository === repository && parsed.tag === 'latest';
-  } catch {
-    return false;
-  }
+  return isRegistryHost(registry) && isRepositoryName(repository);
 }
 
 export function isOriginAnnotation(name: string): boolean {

@@ -2,7 +2,7 @@ import { diffImages } from '@layercache/cache';
 import { escapeControls, type Change, type ViewNode } from '@layercache/layer';
 import { openImage } from '../open-view.js';
 import { formatBytes, plural } from '../output.js';
-import { toStdout } from '../stdout.js';
+import { jsonToStdout, textToStdout } from '../stdout.js';
 import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
@@ -32,7 +32,8 @@ export const diff: CommandModule = {
         warnOfClaimedFiles({ claimed: before.claimed || after.claimed }, output);
         const changes = diffImages(before, after, { signal });
         const count: Record<Change['kind'], number> = { added: 0, removed: 0, changed: 0 };
-        await toStdout((output.json ? jsonOf : textOf)(counted(changes, count)), signal);
+        if (output.json) await jsonToStdout(jsonOf(counted(changes, count)), signal);
+        else await textToStdout(textOf(counted(changes, count)), signal);
         output.note(
           `${plural(count.added, 'file')} added, ${count.removed.toLocaleString('en-US')} removed, ${count.changed.toLocaleString('en-US')} changed`,
         );

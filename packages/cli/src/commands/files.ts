@@ -2,7 +2,7 @@ import { formatJson, formatMtree, formatText } from '@layercache/layer';
 import { Option } from 'commander';
 import { remarkNotes } from '../layer-notes.js';
 import { viewFiles, type ViewedFiles } from '../open-view.js';
-import { toStdout } from '../stdout.js';
+import { jsonToStdout, textToStdout } from '../stdout.js';
 import { warnOfClaimedFiles, warnOfClaimedName } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
@@ -44,7 +44,8 @@ export const files: CommandModule = {
         warnOfClaimedName(cache, what, session.output);
         const found = await viewFiles(cache, what, { platform, signal: session.signal });
         warnOfClaimedFiles({ claimed: found.claimedLayers.size > 0 }, session.output);
-        await toStdout(FORMATS[format](found), session.signal);
+        const print = format === 'json' ? jsonToStdout : textToStdout;
+        await print(FORMATS[format](found), session.signal);
         remarkNotes(found.merged, session);
       },
       { create: false },

@@ -3,6 +3,7 @@ import { writeWholeFile, type LayerCache } from '@layercache/cache';
 import { LayercacheError, isLayercacheError } from '@layercache/oci';
 import { Option } from 'commander';
 import { toStdout } from '../stdout.js';
+import { isStdoutTerminal } from '../terminal.js';
 import { example, type CommandModule } from './command.js';
 
 interface Options {
@@ -34,7 +35,7 @@ export const get: CommandModule = {
   async run(session, command) {
     const [key = ''] = command.args;
     const { form, output } = command.opts<Options>();
-    if (output === undefined && process.stdout.isTTY) {
+    if (output === undefined && isStdoutTerminal()) {
       throw new LayercacheError('USAGE', 'a blob is not for a terminal: give a file with -o, or pipe it');
     }
     await session.withCache(async (cache) => {

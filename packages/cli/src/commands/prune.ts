@@ -55,7 +55,7 @@ const REASONS: Readonly<Record<PrunedItem['reason'], string>> = {
   partial: 'interrupted download',
 };
 
-function table({ items }: PruneReport): string {
+function table({ items }: PruneReport): string[] {
   return formatTable(
     ['SIZE', 'KIND', 'LAST USE', 'WHY', 'WHAT'],
     items.map((item) => [

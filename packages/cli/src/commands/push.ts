@@ -1,10 +1,10 @@
-import { createInterface } from 'node:readline/promises';
 import type { Removal, SkippedPart } from '@layercache/cache';
 import { LayercacheError } from '@layercache/oci';
 import { Exit, ExitCode } from '../failure.js';
 import { formatBytes, plural } from '../output.js';
 import { parseDuration, parseSize } from '../quantity.js';
 import type { Session } from '../session.js';
+import { ask } from '../terminal.js';
 import { warnOfSkipped } from '../trust-notes.js';
 import { example, type CommandModule } from './command.js';
 
@@ -97,14 +97,9 @@ function failWhenSkipped(session: Session, skipped: readonly SkippedPart[]): voi
 }
 
 async function confirm(session: Session, target: string, removal: Removal): Promise<boolean> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const { entries, images } = removal;
-    const question = `Remove ${plural(entries.length, 'entry', 'entries')} and ${plural(images.length, 'image manifest')} from ${target}? [y/N] `;
-    return /^y(es)?$/i.test((await terminal.question(question, { signal: session.signal })).trim());
-  } finally {
-    terminal.close();
-  }
+  const { entries, images } = removal;
+  const question = `Remove ${plural(entries.length, 'entry', 'entries')} and ${plural(images.length, 'image manifest')} from ${target}? [y/N]`;
+  return /^y(es)?$/i.test((await ask(question, session.signal)).trim());
 }
 
 function parseTime(text: string): Date {

@@ -98,7 +98,7 @@ function table<T>(
     const cells = row(item, position);
     return cells === undefined ? [] : [cells];
   });
-  if (rows.length > 0) output.line(`\n${formatTable(header, rows)}`);
+  if (rows.length > 0) output.line(['', ...formatTable(header, rows)]);
 }
 
 const UNITS = [

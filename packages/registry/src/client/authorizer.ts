@@ -1,9 +1,10 @@
-import { LayercacheError, SingleFlight, parseDocument } from '@layercache/oci';
+import { LayercacheError, SingleFlight, isLayercacheError, parseDocument } from '@layercache/oci';
 import { z } from 'zod';
 import { RegistryError } from '../registry-error.js';
 import { parseChallenges, type Challenge } from './challenge.js';
 import type { CredentialStore, Credentials } from './credentials.js';
-import { isLoopback, shownUrl, type HttpResponse, type Transport } from './transport.js';
+import { parseRealm, type Home } from './realm.js';
+import { shownUrl, type HttpResponse, type Transport } from './transport.js';
 
 /** Distribution's token answer; `token` and `access_token` mean the same. */
 const tokenSchema = z.looseObject({
@@ -25,6 +26,10 @@ interface Token {
 
 /** Scopes of one challenge. More would be somebody filling our memory. */
 const MAX_SCOPES = 16;
+/** Tokens, and scopes of challenges, that are remembered at a time. */
+const MAX_REMEMBERED = 1024;
+/** A token as a header can carry it (RFC 6750, section 2.1, and what services give beyond that). */
+const TOKEN = /^[\x21-\x7e]{1,65536}$/;
 
 /** `repository:library/alpine:pull`. */
 export type Scope = string;
@@ -33,23 +38,26 @@ export function scopeOf(repository: string, ...actions: readonly ('pull' | 'push
   return `repository:${repository}:${actions.join(',')}`;
 }
 
-/** Answers the challenges of one registry, and remembers the tokens it got for as long as they hold. */
+/**
+ * Answers the challenges of one registry, and remembers the tokens it got for as long as they hold. Credentials go
+ * to that registry, and to the token service that its first challenge named.
+ */
 export class Authorizer {
-  readonly #registry: string;
+  readonly #home: Home;
   readonly #credentials: CredentialStore;
   readonly #transport: Transport;
-  readonly #plainHttp: boolean;
   readonly #tokens = new Map<string, Token>();
   readonly #pending = new SingleFlight<Token>();
   /** Scopes that a registry asked for beyond those of the specification, by what they were asked for. */
   readonly #wanted = new Map<string, readonly Scope[]>();
   #challenge: Challenge | undefined;
+  /** Origins of the token services that are believed: the registry itself, and what its first challenge named. */
+  #tokenOrigins: ReadonlySet<string> | undefined;
 
-  constructor(registry: string, credentials: CredentialStore, transport: Transport, plainHttp: boolean) {
-    this.#registry = registry;
+  constructor(home: Home, credentials: CredentialStore, transport: Transport) {
+    this.#home = home;
     this.#credentials = credentials;
     this.#transport = transport;
-    this.#plainHttp = plainHttp;
   }
 
   /** The `Authorization` for a request, as far as the registry has asked for one before. */
@@ -61,9 +69,18 @@ export class Authorizer {
   /**
    * Takes up the challenge of a 401.
    *
+   * @param response of the registry itself: a challenge by any other host must not come here
    * @throws LayercacheError `UNAUTHORIZED` when there is none that can be answered
    */
   accept(response: HttpResponse, scopes: readonly Scope[]): void {
+    const { registry, base } = this.#home;
+    if (response.leftOrigin || response.url.origin !== base.origin) {
+      throw new RegistryError(
+        'UNAUTHORIZED',
+        `${shownUrl(response.url)}, to which ${registry} redirected, wants credentials: it gets none`,
+        { status: response.status },
+      );
+    }
     const header = response.headers['www-authenticate'];
     const challenges = parseChallenges(header ?? '');
     const challenge =
@@ -73,16 +90,30 @@ export class Authorizer {
       throw new LayercacheError(
         'UNAUTHORIZED',
         header === undefined
-          ? `${this.#registry} wants credentials but does not say which kind: it sent no WWW-Authenticate`
-          : `${this.#registry} wants to be authenticated to in a way that is not supported: ${header.slice(0, 200)}`,
+          ? `${registry} wants credentials but does not say which kind: it sent no WWW-Authenticate`
+          : `${registry} wants to be authenticated to in a way that is not supported: ${header.slice(0, 200)}`,
       );
     }
+    this.#believe(challenge);
     this.#challenge = challenge;
     const key = tokenKey(challenge, scopes);
     // What was shown for these scopes was refused.
     this.#tokens.delete(key);
     const wanted = challenge.parameters.get('scope') ?? '';
-    this.#wanted.set(key, wanted === '' ? [] : wanted.split(' ').slice(0, MAX_SCOPES));
+    remember(this.#wanted, key, wanted === '' ? [] : wanted.split(' ').slice(0, MAX_SCOPES));
+  }
+
+  /** @throws LayercacheError `UNAUTHORIZED` for a token service that the registry did not name from the start */
+  #believe(challenge: Challenge): void {
+    const { registry, base } = this.#home;
+    const realm = challenge.scheme === 'bearer' ? this.#realm(challenge) : undefined;
+    this.#tokenOrigins ??= new Set([base.origin, realm?.origin ?? base.origin]);
+    if (realm !== undefined && !this.#tokenOrigins.has(realm.origin)) {
+      throw new LayercacheError(
+        'UNAUTHORIZED',
+        `${registry} sends to ${shownUrl(realm)} for a token, but its first answer named another token service: refused`,
+      );
+    }
   }
 
   async #answer(
@@ -91,11 +122,12 @@ export class Authorizer {
     signal: AbortSignal | undefined,
   ): Promise<string> {
     if (challenge.scheme === 'basic') {
-      const credentials = await this.#credentials.get(this.#registry);
+      const { registry } = this.#home;
+      const credentials = await this.#credentials.get(registry, { signal });
       if (credentials?.kind !== 'password') {
         throw new LayercacheError(
           'UNAUTHORIZED',
-          `${this.#registry} wants a user name and a password: log in with docker login ${this.#registry}`,
+          `${registry} wants a user name and a password: log in with docker login ${registry}`,
         );
       }
       return basic(credentials);
@@ -114,7 +146,7 @@ export class Authorizer {
     const wanted = [...new Set([...scopes, ...(this.#wanted.get(key) ?? [])])];
     return this.#pending.run(key, signal, async (shared) => {
       const token = await this.#fetchToken(challenge, wanted, shared);
-      this.#tokens.set(key, token);
+      remember(this.#tokens, key, token);
       return token;
     });
   }
@@ -126,7 +158,7 @@ export class Authorizer {
   ): Promise<Token> {
     const realm = this.#realm(challenge);
     const service = challenge.parameters.get('service');
-    const credentials = await this.#credentials.get(this.#registry);
+    const credentials = await this.#credentials.get(this.#home.registry, { signal });
     const asked = performance.now();
     const response =
       credentials?.kind === 'identity'
@@ -136,7 +168,7 @@ export class Authorizer {
     if (response.status !== 200) {
       const known =
         credentials === undefined
-          ? `log in with docker login ${this.#registry}`
+          ? `log in with docker login ${this.#home.registry}`
           : 'are the credentials still right?';
       throw new RegistryError(
         'UNAUTHORIZED',
@@ -146,32 +178,12 @@ export class Authorizer {
         },
       );
     }
-    const answer = parseDocument(tokenSchema, body, `the token of ${shownUrl(realm)}`);
-    const value = answer.token ?? answer.access_token;
-    if (value === undefined || value === '') {
-      throw new RegistryError('UNAUTHORIZED', `${shownUrl(realm)} answered without a token`, { status: 200 });
-    }
-    const lifetime = Math.max(answer.expires_in ?? DEFAULT_LIFETIME, 1);
-    return { value, expires: asked + lifetime * 1000 * 0.8 };
+    const { token, seconds } = tokenIn(body, realm);
+    return { value: token, expires: asked + Math.max(seconds, 1) * 1000 * 0.8 };
   }
 
-  /** Credentials go to the realm: over plain HTTP only where the registry itself is reached so. */
   #realm(challenge: Challenge): URL {
-    const text = challenge.parameters.get('realm') ?? '';
-    let realm: URL | undefined;
-    try {
-      realm = new URL(text);
-    } catch {
-      realm = undefined;
-    }
-    const plain = realm?.protocol === 'http:' && (this.#plainHttp || isLoopback(realm.hostname));
-    if (realm === undefined || (realm.protocol !== 'https:' && !plain)) {
-      throw new LayercacheError(
-        'UNAUTHORIZED',
-        `${this.#registry} sends to "${text.slice(0, 200)}" for a token, which is not an HTTPS address: refused`,
-      );
-    }
-    return realm;
+    return parseRealm(challenge.parameters.get('realm') ?? '', this.#home);
   }
 
   #ask(
@@ -192,6 +204,7 @@ export class Authorizer {
         accept: 'application/json',
         ...(credentials === undefined ? {} : { authorization: basic(credentials) }),
       },
+      staysAtOrigin: true,
       signal,
     });
   }
@@ -218,9 +231,41 @@ export class Authorizer {
       url: realm,
       headers: { 'content-type': 'application/x-www-form-urlencoded', 'content-length': String(form.length) },
       body: [form],
+      staysAtOrigin: true,
       signal,
     });
   }
+}
+
+/**
+ * Reads the answer of a token service. No error quotes it: it may be a token.
+ *
+ * @throws RegistryError `UNAUTHORIZED`
+ */
+function tokenIn(body: Uint8Array, realm: URL): { readonly token: string; readonly seconds: number } {
+  const refusal = (why: string): RegistryError =>
+    new RegistryError('UNAUTHORIZED', `${shownUrl(realm)} answered ${why}`, { status: 200 });
+  let answer: z.infer<typeof tokenSchema>;
+  try {
+    answer = parseDocument(tokenSchema, body, 'the token');
+  } catch (error) {
+    if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
+    throw refusal('with something that is not the JSON of a token');
+  }
+  const token = answer.token ?? answer.access_token ?? '';
+  if (token === '') throw refusal('without a token');
+  if (!TOKEN.test(token)) throw refusal('with a token that no header can carry');
+  return { token, seconds: answer.expires_in ?? DEFAULT_LIFETIME };
+}
+
+/** Keeps a map small: its oldest value makes way for a new one. */
+function remember<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  for (const oldest of map.keys()) {
+    if (map.size < MAX_REMEMBERED) break;
+    map.delete(oldest);
+  }
+  map.set(key, value);
 }
 
 function tokenKey(challenge: Challenge, scopes: readonly Scope[]): string {

@@ -26,7 +26,7 @@ export function bodyExtent(response: HttpResponse, wanted: number): BodyExtent {
   if (range === null || Number(range[1]) !== wanted) {
     throw new RegistryError(
       'REGISTRY',
-      `asked for bytes from ${wanted}, a registry answered "${headerOf(response.headers, 'content-range') ?? 'no Content-Range'}"`,
+      `asked for bytes from ${wanted}, a registry answered "${headerOf(response.headers, 'content-range')?.slice(0, 100) ?? 'no Content-Range'}"`,
       {
         status: response.status,
       },

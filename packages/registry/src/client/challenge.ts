@@ -9,6 +9,8 @@ export interface Challenge {
 const TOKEN = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
 const QUOTED = /"((?:[^"\\]|\\.)*)"/y;
 const BLANK = /[ \t]*/y;
+/** What may follow a scheme in place of parameters (`token68`): `Negotiate YIIB==`. */
+const TOKEN68 = /[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)/y;
 
 /** Reads `WWW-Authenticate`, which may hold several challenges. What does not follow the grammar ends it. */
 export function parseChallenges(header: string): Challenge[] {
@@ -39,6 +41,7 @@ export function parseChallenges(header: string): Challenge[] {
       current.parameters.set(word.toLowerCase(), value);
     } else {
       challenges.push({ scheme: word.toLowerCase(), parameters: new Map() });
+      take(TOKEN68);
     }
   }
   return challenges;

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { RegistryError, type ReportedError } from '../registry-error.js';
 import type { Authorizer, Scope } from './authorizer.js';
 import { headerOf } from './header.js';
+import type { Home } from './realm.js';
 import { rateLimitOf, type RateLimit } from './rate-limit.js';
 import { isTransientStatus, pause, retryAfter, type RetryPolicy } from './retry.js';
 import { shownUrl, type HttpResponse, type Transport } from './transport.js';
@@ -24,6 +25,10 @@ export interface Exchange {
 
 /** Bytes of an error's body that are read: enough for what registries say. */
 const MAX_ERROR_BODY = 64 * 1024;
+/** Characters of an error that a message quotes. */
+const MAX_QUOTED = 500;
+/** Characters of a page that are searched for something to quote. */
+const MAX_PAGE = 4096;
 
 const errorBodySchema = z.looseObject({
   errors: z
@@ -40,17 +45,19 @@ export class Exchanger {
   readonly #policy: RetryPolicy;
   readonly #logger: Logger;
   readonly #registry: string;
+  readonly #base: URL;
   /** As of the last answer that said something of it. */
   rateLimit: RateLimit | undefined;
 
   constructor(
-    registry: string,
+    { registry, base }: Pick<Home, 'registry' | 'base'>,
     transport: Transport,
     authorizer: Authorizer,
     policy: RetryPolicy,
     logger: Logger,
   ) {
     this.#registry = registry;
+    this.#base = base;
     this.#transport = transport;
     this.#authorizer = authorizer;
     this.#policy = policy;
@@ -81,7 +88,7 @@ export class Exchanger {
         continue;
       }
       if (exchange.expect.includes(response.status)) return response;
-      if (response.status === 401 && !challenged) {
+      if (response.status === 401 && (!challenged || response.leftOrigin)) {
         challenged = true;
         discard(response);
         this.#authorizer.accept(response, exchange.scopes);
@@ -109,6 +116,12 @@ export class Exchanger {
 
   async #once(exchange: Exchange): Promise<HttpResponse> {
     const { method, url, scopes, headers, body, signal } = exchange;
+    if (url.origin !== this.#base.origin) {
+      throw new RegistryError(
+        'REGISTRY',
+        `${exchange.doing} failed: ${shownUrl(url)} is not at ${this.#registry}: refused`,
+      );
+    }
     const authorization = await this.#authorizer.authorization(scopes, signal);
     const response = await this.#transport.send({
       method,
@@ -117,7 +130,7 @@ export class Exchanger {
       ...(body === undefined ? {} : { body: body() }),
       signal,
     });
-    this.rateLimit = rateLimitOf(response.headers) ?? this.rateLimit;
+    if (!response.leftOrigin) this.rateLimit = rateLimitOf(response.headers) ?? this.rateLimit;
     return response;
   }
 
@@ -177,10 +190,13 @@ function reportedErrors(body: Buffer): ReportedError[] {
 
 /** What came instead of the specification's JSON: often a proxy's page. */
 function shownBody(body: Buffer): string {
-  const text = body.toString('utf8').replace(/<[^>]*>/g, ' ');
+  const text = body
+    .toString('utf8')
+    .slice(0, MAX_PAGE)
+    .replace(/<[^>]*>/g, ' ');
   return text.replace(/\s+/g, ' ').trim().slice(0, 200);
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s+/g, ' ').slice(0, 500);
+  return text.replace(/\s+/g, ' ').slice(0, MAX_QUOTED);
 }

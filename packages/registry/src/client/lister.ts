@@ -2,12 +2,14 @@ import { MediaType } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
 import type { ListOptions } from '../registry.js';
 import type { Scope } from './authorizer.js';
-import { type Exchanger } from './exchange.js';
-import { headerOf } from './header.js';
-import { shownUrl, type HttpResponse, type Transport } from './transport.js';
+import type { Endpoints } from './endpoints.js';
+import type { Exchanger } from './exchange.js';
+import type { HttpResponse, Transport } from './transport.js';
 
 /** Bytes of a page of tags, repositories or referrers. */
 const MAX_LIST_SIZE = 16 * 1024 * 1024;
+/** Pages of one list. More would be a registry that invents them. */
+const MAX_PAGES = 100_000;
 /** Names asked for in one page; a registry may give fewer. */
 const PAGE = '1000';
 
@@ -15,12 +17,12 @@ const PAGE = '1000';
 export class Lister {
   readonly #exchanger: Exchanger;
   readonly #transport: Transport;
-  readonly #base: URL;
+  readonly #endpoints: Endpoints;
 
-  constructor(exchanger: Exchanger, transport: Transport, base: URL) {
+  constructor(exchanger: Exchanger, transport: Transport, endpoints: Endpoints) {
     this.#exchanger = exchanger;
     this.#transport = transport;
-    this.#base = base;
+    this.#endpoints = endpoints;
   }
 
   /** Pages linked by `Link: <…>; rel="next"` (distribution specification, "Listing Tags"). */
@@ -37,6 +39,8 @@ export class Lister {
     while (url !== undefined) {
       if (seen.has(url.href))
         throw new RegistryError('REGISTRY', `${doing} failed: the pages go in a circle`);
+      if (seen.size >= MAX_PAGES)
+        throw new RegistryError('REGISTRY', `${doing} failed: there are more than ${MAX_PAGES} pages`);
       seen.add(url.href);
       const response: HttpResponse = await this.#exchanger.send({
         method: 'GET',
@@ -48,21 +52,9 @@ export class Lister {
         signal: options.signal,
       });
       yield await this.#transport.readAll(response, MAX_LIST_SIZE, options.signal);
-      url = nextPage(response, this.#base);
+      url = this.#endpoints.nextPage(response, doing);
     }
   }
-}
-
-function nextPage(response: HttpResponse, base: URL): URL | undefined {
-  const target = /<([^>]*)>\s*;[^,]*\brel="?next"?/.exec(headerOf(response.headers, 'link') ?? '')?.[1];
-  if (target === undefined) return undefined;
-  if (!URL.canParse(target, response.url.href)) {
-    const message = `${shownUrl(response.url)} links to ${JSON.stringify(target.slice(0, 200))}, which is no URL`;
-    throw new RegistryError('REGISTRY', message, { status: response.status });
-  }
-  const url = new URL(target, response.url);
-  // Behind a proxy the scheme or host in it is often wrong; the path and query are what counts.
-  return new URL(`${url.pathname}${url.search}`, base);
 }
 
 /** distribution 2.8 sends all tags at once, in no order, and does not know `last`. */

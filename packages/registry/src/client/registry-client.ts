@@ -16,7 +16,6 @@ import {
   type Logger,
 } from '@layercache/oci';
 import { z } from 'zod';
-import { apiHost } from '../reference.js';
 import { RegistryError } from '../registry-error.js';
 import type {
   ByteSource,
@@ -33,6 +32,7 @@ import { Authorizer, scopeOf } from './authorizer.js';
 import { bodyExtent, resumingBody } from './blob-body.js';
 import { dockerCredentials, type CredentialStore } from './credentials.js';
 import { FallbackReferrers } from './fallback-referrers.js';
+import { Endpoints } from './endpoints.js';
 import { Exchanger, discard } from './exchange.js';
 import { headerOf } from './header.js';
 import { Lister, inOrder } from './lister.js';
@@ -60,6 +60,9 @@ const ACCEPTED = [
   MediaType.dockerManifestList,
 ].join(', ');
 
+/** A media type as a header can carry it: printable ASCII (RFC 6838 limits each half to 127 characters). */
+const MEDIA_TYPE = /^[\x21-\x7e][\x20-\x7e]{0,254}$/;
+
 const tagsSchema = z.looseObject({ tags: z.array(z.string()).nullable() });
 const catalogSchema = z.looseObject({ repositories: z.array(z.string()).nullable() });
 
@@ -67,7 +70,7 @@ const catalogSchema = z.looseObject({ repositories: z.array(z.string()).nullable
 export class RegistryClient implements Registry {
   /** As in a reference: `docker.io`, `registry.example:5000`. */
   readonly host: string;
-  readonly #base: URL;
+  readonly #endpoints: Endpoints;
   readonly #transport: Transport;
   readonly #exchanger: Exchanger;
   readonly #uploader: Uploader;
@@ -78,20 +81,14 @@ export class RegistryClient implements Registry {
   constructor(host: string, options: RegistryClientOptions = {}) {
     this.host = host;
     const logger = options.logger ?? silentLogger;
-    const address = new URL(`https://${apiHost(host)}/v2/`);
-    const plainHttp = options.plainHttp ?? isLoopback(address.hostname);
-    this.#base = plainHttp ? new URL(`http://${apiHost(host)}/v2/`) : address;
+    this.#endpoints = new Endpoints(host, (hostname) => options.plainHttp ?? isLoopback(hostname));
+    const home = { registry: host, base: this.#endpoints.base, plainHttp: options.plainHttp ?? false };
     this.#transport = new Transport(options.timeout ?? 30_000, options.userAgent ?? 'layercache');
-    const authorizer = new Authorizer(
-      host,
-      options.credentials ?? dockerCredentials(),
-      this.#transport,
-      plainHttp,
-    );
+    const authorizer = new Authorizer(home, options.credentials ?? dockerCredentials(), this.#transport);
     this.#policy = retryPolicy(options.retry);
-    this.#exchanger = new Exchanger(host, this.#transport, authorizer, this.#policy, logger);
-    this.#lister = new Lister(this.#exchanger, this.#transport, this.#base);
-    this.#uploader = new Uploader(this.#exchanger, this.#policy, (path) => this.#url(path));
+    this.#exchanger = new Exchanger(home, this.#transport, authorizer, this.#policy, logger);
+    this.#lister = new Lister(this.#exchanger, this.#transport, this.#endpoints);
+    this.#uploader = new Uploader(this.#exchanger, this.#policy, this.#endpoints);
   }
 
   /** What has gone over the network so far. */
@@ -107,7 +104,7 @@ export class RegistryClient implements Registry {
   async resolve(repository: string, reference: string, options: RequestOptions = {}): Promise<Descriptor> {
     const response = await this.#exchanger.send({
       method: 'HEAD',
-      url: this.#url(`${repository}/manifests/${reference}`),
+      url: this.#endpoints.manifest(repository, reference),
       scopes: [scopeOf(repository, 'pull')],
       headers: { accept: ACCEPTED },
       expect: [200, 405],
@@ -139,7 +136,7 @@ export class RegistryClient implements Registry {
     const what = `${this.host}/${repository}${separator(reference)}${reference}`;
     const response = await this.#exchanger.send({
       method: 'GET',
-      url: this.#url(`${repository}/manifests/${reference}`),
+      url: this.#endpoints.manifest(repository, reference),
       scopes: [scopeOf(repository, 'pull')],
       headers: { accept: ACCEPTED },
       expect: [200],
@@ -151,7 +148,7 @@ export class RegistryClient implements Registry {
     if (mediaType === undefined || !/[/+]json$/.test(mediaType)) {
       throw new RegistryError(
         'REGISTRY',
-        `${what} is no manifest: the answer has the content type ${mediaType ?? '(none)'}; is this a registry?`,
+        `${what} is no manifest: the answer has the content type ${mediaType?.slice(0, 100) ?? '(none)'}; is this a registry?`,
         { status: response.status },
       );
     }
@@ -177,7 +174,7 @@ export class RegistryClient implements Registry {
   ): Promise<number | undefined> {
     const response = await this.#exchanger.send({
       method: 'HEAD',
-      url: this.#url(`${repository}/blobs/${digest}`),
+      url: this.#endpoints.blob(repository, digest),
       scopes: [scopeOf(repository, 'pull')],
       expect: [200, 404],
       doing: `looking for blob ${digest} in ${repository}`,
@@ -199,7 +196,7 @@ export class RegistryClient implements Registry {
       const whole = first === 0 && last === undefined;
       return this.#exchanger.send({
         method: 'GET',
-        url: this.#url(`${repository}/blobs/${digest}`),
+        url: this.#endpoints.blob(repository, digest),
         scopes: [scopeOf(repository, 'pull')],
         headers: whole ? {} : { range: `bytes=${first}-${last ?? ''}` },
         expect: whole ? [200] : [200, 206],
@@ -248,9 +245,15 @@ export class RegistryClient implements Registry {
   ): Promise<Descriptor> {
     const digest = digestOf(bytes);
     const reference = options.tag ?? digest;
+    if (!MEDIA_TYPE.test(mediaType)) {
+      throw new LayercacheError(
+        'DOCUMENT_INVALID',
+        `manifest ${digest} has the media type ${JSON.stringify(mediaType.slice(0, 100))}, which no header can carry`,
+      );
+    }
     const response = await this.#exchanger.send({
       method: 'PUT',
-      url: this.#url(`${repository}/manifests/${reference}`),
+      url: this.#endpoints.manifest(repository, reference),
       scopes: [scopeOf(repository, 'pull', 'push')],
       headers: { 'content-type': mediaType, 'content-length': String(bytes.length) },
       body: () => [bytes],
@@ -284,22 +287,27 @@ export class RegistryClient implements Registry {
   async deleteManifest(repository: string, reference: string, options: RequestOptions = {}): Promise<void> {
     const what = `manifest ${repository}${separator(reference)}${reference}`;
     if (!isDigest(reference)) {
-      await this.#delete(repository, `manifests/${reference}`, what, options);
+      await this.#delete(this.#endpoints.manifest(repository, reference), repository, what, options);
       return;
     }
     const { bytes } = await this.fetchManifest(repository, reference, options);
-    await this.#delete(repository, `manifests/${reference}`, what, options);
+    await this.#delete(this.#endpoints.manifest(repository, reference), repository, what, options);
     const { subject } = parseDocument(subjectSchema, bytes, what);
     // Where the registry keeps the list itself, there is no tag to change.
     if (subject !== undefined) await this.#fallback.remove(repository, subject.digest, reference, options);
   }
 
   async deleteBlob(repository: string, digest: Digest, options: RequestOptions = {}): Promise<void> {
-    await this.#delete(repository, `blobs/${digest}`, `blob ${digest} of ${repository}`, options);
+    await this.#delete(
+      this.#endpoints.blob(repository, digest),
+      repository,
+      `blob ${digest} of ${repository}`,
+      options,
+    );
   }
 
   async *tags(repository: string, options: ListOptions = {}): AsyncGenerator<string> {
-    const url = this.#url(`${repository}/tags/list`);
+    const url = this.#endpoints.tags(repository);
     for await (const page of this.#lister.pages(
       url,
       [scopeOf(repository, 'pull')],
@@ -311,7 +319,7 @@ export class RegistryClient implements Registry {
   }
 
   async *repositories(options: ListOptions = {}): AsyncGenerator<string> {
-    const url = this.#url('_catalog');
+    const url = this.#endpoints.catalog();
     for await (const page of this.#lister.pages(
       url,
       ['registry:catalog:*'],
@@ -328,7 +336,7 @@ export class RegistryClient implements Registry {
     digest: Digest,
     options: RequestOptions & { readonly artifactType?: string } = {},
   ): AsyncGenerator<Descriptor> {
-    const url = this.#url(`${repository}/referrers/${digest}`);
+    const url = this.#endpoints.referrers(repository, digest);
     if (options.artifactType !== undefined) url.searchParams.set('artifactType', options.artifactType);
     // A registry may leave the filter to us.
     const wanted = (each: Descriptor): boolean =>
@@ -347,10 +355,10 @@ export class RegistryClient implements Registry {
     }
   }
 
-  async #delete(repository: string, path: string, what: string, options: RequestOptions): Promise<void> {
+  async #delete(url: URL, repository: string, what: string, options: RequestOptions): Promise<void> {
     const response = await this.#exchanger.send({
       method: 'DELETE',
-      url: this.#url(`${repository}/${path}`),
+      url,
       scopes: [scopeOf(repository, 'pull', 'push', 'delete')],
       expect: [200, 202, 204, 405],
       doing: `deleting ${what}`,
@@ -373,10 +381,6 @@ export class RegistryClient implements Registry {
     if (manifest.subject === undefined) return;
     const referrer = referrerOf(descriptor, manifest);
     await this.#fallback.add(repository, manifest.subject.digest, referrer, options);
-  }
-
-  #url(path: string): URL {
-    return new URL(path, this.#base);
   }
 }
 

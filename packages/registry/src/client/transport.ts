@@ -12,6 +12,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
   readonly signal?: AbortSignal | undefined;
+  /** Whether a redirect to another origin is refused. Default: only of methods other than GET and HEAD. */
+  readonly staysAtOrigin?: boolean;
 }
 
 export interface HttpResponse {
@@ -21,6 +23,8 @@ export interface HttpResponse {
   readonly body: http.IncomingMessage;
   /** Where the answer came from, after redirects. */
   readonly url: URL;
+  /** Whether a redirect led to another origin. Such an answer does not speak for the one that was asked. */
+  readonly leftOrigin: boolean;
 }
 
 /** What went over the network. Bytes are those of bodies. */
@@ -47,14 +51,20 @@ export class Transport {
     this.#userAgent = userAgent;
   }
 
-  /** Sends a request and follows its redirects. `authorization` goes to the first origin and to no other. */
+  /**
+   * Sends a request and follows its redirects. `authorization` goes to the first origin and to no other, and not
+   * back to the first one after a redirect by another.
+   */
   async send(request: HttpRequest): Promise<HttpResponse> {
     const seen = new Set<string>();
+    const isRead = request.method === 'GET' || request.method === 'HEAD';
+    const staysAtOrigin = request.staysAtOrigin ?? !isRead;
     let { url, method } = request;
+    let leftOrigin = false;
     for (let hops = 0; ; hops++) {
       const headers = { ...request.headers };
-      if (url.origin !== request.url.origin) Reflect.deleteProperty(headers, 'authorization');
-      const response = await this.#once({ ...request, url, method, headers });
+      if (leftOrigin) Reflect.deleteProperty(headers, 'authorization');
+      const response = { ...(await this.#once({ ...request, url, method, headers })), leftOrigin };
       const location = response.headers.location;
       // An upload's Location is where to go on, not a redirect; and a body that was sent cannot be sent again.
       if (!REDIRECTS.has(response.status) || location === undefined || request.body !== undefined)
@@ -70,11 +80,21 @@ export class Transport {
         );
       }
       seen.add(`${method} ${next.href}`);
+      if (next.origin !== request.url.origin) {
+        if (staysAtOrigin) {
+          throw new RegistryError(
+            'REGISTRY',
+            `${request.method} ${shownUrl(request.url)} is redirected to another host, ${shownUrl(next)}: refused`,
+            { status: response.status },
+          );
+        }
+        leftOrigin = true;
+      }
       url = next;
     }
   }
 
-  async #once(request: HttpRequest): Promise<HttpResponse> {
+  async #once(request: HttpRequest): Promise<Omit<HttpResponse, 'leftOrigin'>> {
     throwIfAborted(request.signal);
     const { url, method, signal, body } = request;
     const secure = url.protocol === 'https:';
@@ -199,12 +219,21 @@ export function redirectTarget(from: URL, location: string): URL {
       `${shownUrl(from)} redirects to ${shownUrl(target)}, which is not HTTPS: refused`,
     );
   }
+  // Node would send a name and password in the URL as Basic credentials.
+  target.username = '';
+  target.password = '';
   return target;
 }
 
-/** Queries of redirects carry signatures: they do not belong in messages. */
+/** Characters of a URL that a message shows. */
+const MAX_SHOWN_URL = 500;
+
+/** A URL in a message. Queries of redirects carry signatures and do not belong there. */
 export function shownUrl(url: URL): string {
-  return `${url.origin}${url.pathname}`;
+  // The origin of a scheme that is not of the web is the word "null".
+  const origin = url.origin === 'null' ? `${url.protocol}//${url.host}` : url.origin;
+  const text = `${origin}${url.pathname}`;
+  return text.length > MAX_SHOWN_URL ? `${text.slice(0, MAX_SHOWN_URL)}…` : text;
 }
 
 export function networkError(error: unknown, what: string, signal: AbortSignal | undefined): LayercacheError {

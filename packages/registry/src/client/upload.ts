@@ -2,6 +2,7 @@ import { IntegrityError, isLayercacheError, type Descriptor, type Digest } from 
 import { RegistryError } from '../registry-error.js';
 import type { ByteSource } from '../registry.js';
 import { scopeOf, type Scope } from './authorizer.js';
+import type { Endpoints } from './endpoints.js';
 import { discard, type Exchanger } from './exchange.js';
 import { headerOf } from './header.js';
 import { pause, type RetryPolicy } from './retry.js';
@@ -19,14 +20,14 @@ const MAX_CHUNK_SIZE = 64 * 1024 * 1024;
 export class Uploader {
   readonly #exchanger: Exchanger;
   readonly #policy: RetryPolicy;
-  readonly #urlOf: (path: string) => URL;
+  readonly #endpoints: Endpoints;
   /** Whether this registry has refused a blob in one request. */
   #chunked = false;
 
-  constructor(exchanger: Exchanger, policy: RetryPolicy, urlOf: (path: string) => URL) {
+  constructor(exchanger: Exchanger, policy: RetryPolicy, endpoints: Endpoints) {
     this.#exchanger = exchanger;
     this.#policy = policy;
-    this.#urlOf = urlOf;
+    this.#endpoints = endpoints;
   }
 
   async push(
@@ -64,10 +65,8 @@ export class Uploader {
     from: string,
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
+    const url = this.#endpoints.mount(repository, digest, from);
     const scopes = [scopeOf(repository, 'pull', 'push'), scopeOf(from, 'pull')];
-    const url = this.#urlOf(`${repository}/blobs/uploads/`);
-    url.searchParams.set('mount', digest);
-    url.searchParams.set('from', from);
     const doing = `mounting blob ${digest} from ${from}`;
     let response: HttpResponse;
     try {
@@ -88,7 +87,7 @@ export class Uploader {
     }
     discard(response);
     if (response.status === 201) return true;
-    await this.#cancel(locationOf(response, doing), scopes, signal);
+    await this.#cancel(this.#endpoints.afterLocation(response, doing), scopes, signal);
     return false;
   }
 
@@ -144,7 +143,7 @@ export class Uploader {
       });
       discard(response);
       offset += chunk.length;
-      url = locationOf(response, doing);
+      url = this.#endpoints.afterLocation(response, doing);
     }
     url.searchParams.set('digest', digest);
     const response = await this.#exchanger.send({
@@ -169,7 +168,7 @@ export class Uploader {
     const doing = `pushing blob ${digest} to ${repository}`;
     const response = await this.#exchanger.send({
       method: 'POST',
-      url: this.#urlOf(`${repository}/blobs/uploads/`),
+      url: this.#endpoints.uploads(repository),
       scopes,
       headers: { 'content-length': '0' },
       expect: [202],
@@ -186,7 +185,7 @@ export class Uploader {
       );
     }
     const known = Number.isSafeInteger(minimum) ? minimum : 0;
-    return { location: locationOf(response, doing), scopes, doing, minimum: known };
+    return { location: this.#endpoints.afterLocation(response, doing), scopes, doing, minimum: known };
   }
 
   /** An upload that was begun in place of a mount takes room until it expires. */
@@ -205,39 +204,6 @@ export class Uploader {
       if (!isLayercacheError(error, 'REGISTRY', 'NOT_FOUND', 'UNAUTHORIZED')) throw error;
     }
   }
-}
-
-/** Where an upload goes on. It may carry a query, and may be relative; it may not leave TLS. */
-function locationOf(response: HttpResponse, doing: string): URL {
-  const location = headerOf(response.headers, 'location');
-  if (location === undefined) {
-    throw new RegistryError(
-      'REGISTRY',
-      `${doing} failed: the registry did not say where to send it (no Location)`,
-      {
-        status: response.status,
-      },
-    );
-  }
-  if (!URL.canParse(location, response.url.href)) {
-    const message = `${doing} failed: the registry sends it to ${JSON.stringify(location.slice(0, 200))}, which is no URL`;
-    throw new RegistryError('REGISTRY', message, { status: response.status });
-  }
-  const url = new URL(location, response.url);
-  if (url.origin !== response.url.origin) {
-    // Some registries behind a proxy name themselves with the wrong scheme or host.
-    if (url.host !== response.url.host) {
-      throw new RegistryError(
-        'REGISTRY',
-        `${doing} failed: the registry sends the upload to another host, ${url.host}`,
-        {
-          status: response.status,
-        },
-      );
-    }
-    url.protocol = response.url.protocol;
-  }
-  return url;
 }
 
 function isWorthRepeating(error: unknown): boolean {

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { inspect } from 'node:util';
 import { digestOf, MediaType } from '@layercache/oci';
 import { expect } from 'chai';
 import { parseChallenges } from '../../src/client/challenge.js';
@@ -283,6 +284,95 @@ describe('credentials', () => {
       },
     ));
 
+  it('do not come back with a redirect by another host', () => {
+    let elsewhere = '';
+    return scripted(
+      (request, response) => {
+        if (request.url === '/back') {
+          response.writeHead(200, { 'content-type': MediaType.index }).end(manifest);
+        } else if (request.headers.authorization === undefined) {
+          response.writeHead(401, { 'www-authenticate': 'Basic realm="here"' }).end();
+        } else response.writeHead(307, { location: `http://${elsewhere}/x` }).end();
+      },
+      (host, seen) =>
+        scripted(
+          (_, response) => response.writeHead(307, { location: `http://${host}/back` }).end(),
+          async (place) => {
+            elsewhere = place;
+            await new RegistryClient(host, { ...impatient, ...holding(ALICE) }).fetchManifest('app', 'v1');
+            expect(seen.map(({ line, headers }) => [line, headers.authorization])).to.deep.equal([
+              ['GET /v2/app/manifests/v1', undefined],
+              ['GET /v2/app/manifests/v1', ALICE_BASIC],
+              ['GET /back', undefined],
+            ]);
+          },
+        ),
+    );
+  });
+
+  it('of a token service that sends on to another host stay there', () =>
+    scripted(
+      (_, response) => {
+        sendJson(response, 200, { token: 'x' });
+      },
+      (elsewhere, seenElsewhere) =>
+        scripted(
+          ({ url, headers }, response) => {
+            if (url?.startsWith('/token') === true)
+              response.writeHead(302, { location: `http://${elsewhere}/token` }).end();
+            else
+              response
+                .writeHead(401, { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` })
+                .end();
+          },
+          async (host) => {
+            const client = new RegistryClient(host, { ...impatient, ...holding(ALICE) });
+            const failure = await failureOf(client.resolve('app', 'v1'));
+            expect(failure.message).to.include('redirected to another host');
+            expect(seenElsewhere).to.deep.equal([]);
+          },
+        ),
+    ));
+
+  it('are not shown to a redirect’s target by the URL of the redirect', () =>
+    scripted(
+      (_, response) => response.writeHead(200, { 'content-type': MediaType.index }).end(manifest),
+      (elsewhere, seenElsewhere) =>
+        scripted(
+          ({ url }, response) =>
+            response.writeHead(307, { location: `http://mallory:word@${elsewhere}${url}` }).end(),
+          async (host) => {
+            await new RegistryClient(host, impatient).fetchManifest('app', 'v1');
+            expect(seenElsewhere.map(({ headers }) => headers.authorization)).to.deep.equal([undefined]);
+          },
+        ),
+    ));
+
+  it('are no part of an error about what a token service answers', async () => {
+    for (const answer of [
+      'secret-token',
+      '{"token":"secret-token',
+      '{"token":"secret-token\\n"}',
+      '{"token":7}',
+    ]) {
+      await scripted(
+        ({ url, headers }, response) => {
+          if (url?.startsWith('/token') === true) response.writeHead(200).end(answer);
+          else
+            response
+              .writeHead(401, { 'www-authenticate': `Bearer realm="http://${headers.host}/token"` })
+              .end();
+        },
+        async (host) => {
+          const client = new RegistryClient(host, { ...impatient, ...holding(ALICE) });
+          const failure = await failureOf(client.resolve('app', 'v1'));
+          expect(failure.code, answer).to.equal('UNAUTHORIZED');
+          expect(inspect(failure), answer).to.include('answered with').and.not.to.include('secret-token');
+        },
+      );
+    }
+  });
+
   it('that are refused a token are reported without them', () =>
     scripted(
       ({ url, headers }, response) => {
@@ -362,6 +452,20 @@ describe('parseChallenges', () => {
       ['basic', { realm: 'a "b", c' }],
       ['bearer', { realm: 'https://x', service: 's' }],
     ]);
+  });
+
+  it('reads on after a scheme with a token of its own', () => {
+    for (const first of ['Negotiate abc==', 'Negotiate YII/+.~_-', 'Negotiate', 'NTLM TlRM ']) {
+      const challenges = parseChallenges(`${first}, Bearer realm="https://x",service=s`);
+      expect(challenges[0]?.parameters.size, first).to.equal(0);
+      expect(challenges[1], first).to.deep.equal({
+        scheme: 'bearer',
+        parameters: new Map([
+          ['realm', 'https://x'],
+          ['service', 's'],
+        ]),
+      });
+    }
   });
 
   it('reads what it can of nonsense', () => {

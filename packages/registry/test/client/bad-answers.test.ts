@@ -227,3 +227,27 @@ describe('too many requests', () => {
       },
     ));
 });
+
+describe('errors of a registry', () => {
+  it('that are long are read up to a limit, and quoted in part', async () => {
+    const long = 'x'.repeat(60_000);
+    const bodies = [
+      JSON.stringify({ errors: [{ code: 'DENIED', message: long }] }),
+      JSON.stringify({ errors: Array.from({ length: 2000 }, () => ({ code: 'DENIED' })) }),
+      long,
+      // A search for tags that never end must not take the square of their number.
+      '<'.repeat(60_000),
+      'x'.repeat(1024 * 1024),
+    ];
+    for (const body of bodies) {
+      await scripted(
+        (_, response) => response.writeHead(400, { 'content-type': 'application/json' }).end(body),
+        async (host) => {
+          const failure = await failureOf(new RegistryClient(host, impatient).fetchManifest('app', 'v1'));
+          expect(failure.code).to.equal('REGISTRY');
+          expect(failure.message.length).to.be.below(1000);
+        },
+      );
+    }
+  });
+});

@@ -1,6 +1,9 @@
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import { expect } from 'chai';
 import { dockerCredentials, type Credentials } from '../../src/client/credentials.js';
 import { failureOf } from './scripted.js';
@@ -86,13 +89,26 @@ describe('the credentials of docker login', () => {
     expect(await get('a.example')).to.equal(undefined);
   });
 
+  it('are found beside what a program in Go left empty', async () => {
+    await helper('vault', 'echo "{\\"Username\\":\\"$key\\",\\"Secret\\":\\"s3\\"}"');
+    const get = await stored({ auths: null, credHelpers: { 'b.example': '' }, credsStore: 'vault' });
+    expect(await get('a.example')).to.include({ password: 's3' });
+    expect(await get('b.example')).to.equal(undefined);
+    const file = await stored({
+      auths: { 'a.example': { auth: null, username: 'alice', password: 'word', identitytoken: null } },
+      credHelpers: null,
+      credsStore: null,
+    });
+    expect(await file('a.example')).to.deep.equal({ kind: 'password', username: 'alice', password: 'word' });
+  });
+
   it('are an error when a helper fails, is missing, or has no proper name', async () => {
     await helper('broken', 'echo "the keyring is locked"; exit 1');
     const get = await stored({
       credHelpers: { 'a.example': 'broken', 'b.example': 'is-not-there', 'c.example': '../../bin/sh' },
     });
     const expected = {
-      'a.example': 'keyring is locked',
+      'a.example': 'failed with exit code 1',
       'b.example': 'cannot be run',
       'c.example': 'no program name',
     };
@@ -101,6 +117,100 @@ describe('the credentials of docker login', () => {
       expect(failure.code).to.equal('UNAUTHORIZED');
       expect(failure.message).to.include(text);
     }
+  });
+
+  it('are found whatever the case of the host, and for each name of Docker Hub', async () => {
+    const get = await stored({
+      auths: {
+        'Registry.Example:5000': { auth: base64('alice:word') },
+        'https://index.docker.io/v1/': { auth: base64('hub:secret') },
+      },
+    });
+    expect(await get('rEGISTRY.example:5000')).to.include({ username: 'alice' });
+    for (const hub of ['docker.io', 'Docker.IO', 'index.docker.io', 'registry-1.docker.io']) {
+      expect(await get(hub), hub).to.include({ username: 'hub' });
+    }
+    for (const other of [
+      'registry.example',
+      'registry.example:443',
+      'evil-registry.example:5000',
+      'docker.io.evil.example',
+    ]) {
+      expect(await get(other), other).to.equal(undefined);
+    }
+  });
+
+  it('are never quoted, however a helper gets its answer wrong', async () => {
+    const answers = {
+      text: 'echo hunter2-the-secret',
+      failing: 'echo hunter2-the-secret; exit 3',
+      torn: `printf '{"Username":"alice","Secret":"hunter2-the-secret'`,
+      fields: `echo '{"Username":"hunter2-the-secret","Secret":7}'`,
+      key: `echo '{"hunter2-the-secret":"alice"}'`,
+      nothing: ':',
+    };
+    for (const [name, script] of Object.entries(answers)) {
+      await helper(name, script);
+      const failure = await failureOf((await stored({ credsStore: name }))('a.example'));
+      expect(failure.code, name).to.equal('UNAUTHORIZED');
+      expect(failure.message, name).to.include(`docker-credential-${name}`).and.to.include('a.example');
+      expect(inspect(failure), name).not.to.include('hunter2');
+    }
+  });
+
+  /** Whether the process still runs: not as a zombie, which waits for its parent. */
+  async function runs(pid: number): Promise<boolean> {
+    try {
+      return !/^State:\s+[ZX]/m.test(await readFile(`/proc/${pid}/status`, 'utf8'));
+    } catch {
+      return false;
+    }
+  }
+
+  async function endOf(pidFile: string): Promise<void> {
+    const pid = Number(await readFile(pidFile, 'utf8'));
+    expect(pid).to.be.above(1);
+    while (await runs(pid)) await sleep(10);
+  }
+
+  it('are not waited for when a helper hangs: it is killed, and its children with it', async function () {
+    if (process.platform !== 'linux') this.skip();
+    const pids = join(directory, 'pid');
+    await helper('slow', `sleep 1000 & echo $! > ${pids}; wait`);
+    const file = join(directory, 'config.json');
+    await writeFile(file, JSON.stringify({ credsStore: 'slow' }));
+    const failure = await failureOf(dockerCredentials(file, { helperTimeout: 1500 }).get('a.example'));
+    expect(failure.message).to.include('did not answer in 1.5 s');
+    await endOf(pids);
+  });
+
+  it('are not waited for when the caller gives up: the helper is killed', async function () {
+    if (process.platform !== 'linux') this.skip();
+    const pids = join(directory, 'pid');
+    await helper('slow', `sleep 1000 & echo $! > ${pids}.new; mv ${pids}.new ${pids}; wait`);
+    const file = join(directory, 'config.json');
+    await writeFile(file, JSON.stringify({ credsStore: 'slow' }));
+    const abort = new AbortController();
+    const asked = failureOf(dockerCredentials(file).get('a.example', { signal: abort.signal }));
+    while (!existsSync(pids)) await sleep(10);
+    abort.abort();
+    expect((await asked).code).to.equal('ABORTED');
+    await endOf(pids);
+  });
+
+  it('of a helper that prints without end are an error, and it is killed', async function () {
+    if (process.platform !== 'linux') this.skip();
+    const pids = join(directory, 'pid');
+    await helper('endless', `yes & echo $! > ${pids}; wait`);
+    const failure = await failureOf((await stored({ credsStore: 'endless' }))('a.example'));
+    expect(failure.message).to.include('printed more than 131072 bytes');
+    await endOf(pids);
+  });
+
+  it('are taken from a helper that leaves a process behind', async () => {
+    await helper('agent', `sleep 5 & echo '{"Username":"alice","Secret":"s"}'`);
+    const get = await stored({ credsStore: 'agent' });
+    expect(await get('a.example')).to.include({ username: 'alice' });
   });
 
   it('are an error when the file is broken, and it is not quoted', async () => {
