@@ -23,6 +23,7 @@ import {
   type FetchedBlob,
   type FetchedManifest,
   type ListOptions,
+  type OpenSpool,
   type PushManifestOptions,
   type Registry,
   type RequestOptions,
@@ -31,6 +32,7 @@ import { Holds } from './policy/holds.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from './image-walk.js';
 import type { LayerCache } from './layer-cache.js';
 import { CACHE_TAG } from './share/cache-index.js';
+import { StagedUploads } from './staged-uploads.js';
 
 /**
  * A cache as a registry. Images are found under the names they have in the cache (`docker.io/library/alpine:3.20`
@@ -40,10 +42,15 @@ import { CACHE_TAG } from './share/cache-index.js';
 export class CacheRegistry implements Registry {
   readonly #cache: LayerCache;
   readonly #layout: OciLayout;
+  readonly #uploads: StagedUploads;
+  readonly openSpool: OpenSpool;
 
   constructor(cache: LayerCache, layout: OciLayout) {
+    const uploads = new StagedUploads(layout);
     this.#cache = cache;
     this.#layout = layout;
+    this.#uploads = uploads;
+    this.openSpool = uploads.openSpool;
   }
 
   async resolve(repository: string, reference: string): Promise<Descriptor> {
@@ -104,7 +111,11 @@ export class CacheRegistry implements Registry {
     source: ByteSource,
     options: RequestOptions = {},
   ): Promise<void> {
-    await this.#layout.write(source(), { digest: descriptor.digest, size: descriptor.size, ...options });
+    const { digest, size } = descriptor;
+    // The bytes of an upload in chunks are in the layout by now.
+    const staged = this.#uploads.of(source);
+    if (staged === undefined) await this.#layout.write(source(), { digest, size, ...options });
+    else await staged.commit({ digest, size });
   }
 
   /** Every repository has every blob. */
