@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { MediaType, digestOf } from '@layercache/oci';
 import { createRegistryServer, type RegistryServer, type RegistryServerOptions } from '@layercache/registry';
 import { expect } from 'chai';
+import fc from 'fast-check';
 import type { LayerCache } from '../src/index.js';
 import { Scratch, bytesOf } from './test-cache.js';
 
@@ -154,5 +155,46 @@ describe('uploads that a server of a cache has not finished', function () {
         expect(said).to.include('full').and.not.to.include(cache.dir);
       }
     }
+  });
+
+  it('stay within the limit whatever clients do, and leave nothing behind', async () => {
+    const step = fc.record({
+      what: fc.constantFrom('begin', 'patch', 'stream', 'break', 'finish', 'cancel', 'whole'),
+      upload: fc.nat(3),
+      size: fc.constantFrom(0, 1, 70_000, 300_000, 600_000, 1_500_000),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 12 }), async (steps) => {
+        const { cache, url, ingest } = await serve(MB, { uploadLimit: 4 });
+        const uploads: { location: URL; bytes: Buffer }[] = [];
+        for (const { what, upload, size } of steps) {
+          const body = randomBytes(size);
+          const at = uploads[upload];
+          let status = 0;
+          if (what === 'begin' || at === undefined)
+            uploads[upload] = { location: await begin(url), bytes: body };
+          else if (what === 'patch') ({ status } = await patch(at.location, body));
+          else if (what === 'stream') {
+            const pieces = ReadableStream.from([body.subarray(0, size / 2), body.subarray(size / 2)]);
+            ({ status } = await fetch(at.location, { method: 'PATCH', body: pieces, duplex: 'half' }));
+          } else if (what === 'break') {
+            await fetch(at.location, {
+              method: 'PATCH',
+              body: body.subarray(0, 100_000),
+              signal: AbortSignal.timeout(1),
+            }).catch(() => undefined);
+          } else if (what === 'cancel') ({ status } = await fetch(at.location, { method: 'DELETE' }));
+          else if (what === 'finish') ({ status } = await finish(at.location, at.bytes));
+          else ({ status } = await finish(await begin(url), body, body));
+          expect(status < 500 || status === 507, `${what}: ${status}`).to.equal(true);
+          expect(bytesBelow(cache.dir)).to.be.at.most(MB);
+        }
+        await servers.pop()?.close();
+        expect(ingest()).to.deep.equal([]);
+        expect(bytesBelow(cache.dir)).to.be.at.most(MB);
+        await cache.close();
+      }),
+      { numRuns: 5 },
+    );
   });
 });
