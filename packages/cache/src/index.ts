@@ -93,6 +93,7 @@ export {
 
 // What the calls speak of.
 export {
+  CacheFullError,
   LayercacheError,
   isLayercacheError,
   type Descriptor,

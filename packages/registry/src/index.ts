@@ -11,6 +11,7 @@ export { isLoopback, type Traffic } from './client/transport.js';
 export { copy, type CopyEnd, type CopyEvent, type CopyOptions } from './copy.js';
 export { forward } from './forward.js';
 export { MemoryRegistry } from './memory-registry.js';
+export { checkHost, hostName, type HostNames } from './server/host-check.js';
 export { isLoopbackAddress } from './server/loopback-address.js';
 export { isReadOnly, readOnly } from './read-only.js';
 export {

@@ -61,7 +61,9 @@ export const serve: CommandModule = {
       const server = createRegistryServer(registry, { logger: session.logger, hostnames: hostname });
       let metricsServer: MetricsServer | undefined;
       try {
-        if (metricsAddress !== undefined) metricsServer = await serveMetrics(cache.metrics, metricsAddress);
+        if (metricsAddress !== undefined) {
+          metricsServer = await serveMetrics(cache.metrics, metricsAddress, hostname);
+        }
         await server.listen(address);
         if (session.output.json) session.output.document({ url: server.url, metrics: metricsServer?.url });
         else session.output.line(server.url);

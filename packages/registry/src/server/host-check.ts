@@ -56,7 +56,7 @@ function checkName(host: string, { socket }: IncomingMessage, { names, isPublic 
   if ((isPublic || !isLocal) && MACHINE.has(name)) return;
   throw invalid(
     'DENIED',
-    `this registry does not go by the name ${name}: if it should, start it with --hostname ${name}, or with the option hostnames of createRegistryServer`,
+    `this server does not go by the name ${name}: if it should, start it with --hostname ${name}, or with the option hostnames of createRegistryServer`,
     421,
   );
 }

@@ -149,6 +149,8 @@ describe('the name that a request is for', () => {
     });
     await servingOn('', async (port) => {
       expect(await status(port)).to.equal(200);
+      const local = await ask(`http://127.0.0.1:${port}`, 'GET /v2/ HTTP/1.1', 'Host: localhost');
+      expect(local.status).to.equal(200);
     });
     await servingOn('127.0.0.1', async (port) => {
       expect(await status(port)).to.equal(own === 'localhost' ? 200 : 421);
