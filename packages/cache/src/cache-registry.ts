@@ -22,6 +22,7 @@ import {
   type FetchedBlob,
   type FetchedManifest,
   type ListOptions,
+  type OpenSpool,
   type PushManifestOptions,
   type Registry,
   type RequestOptions,
@@ -32,6 +33,7 @@ import type { LayerCache } from './layer-cache.js';
 import { entryOf } from './entries/entry.js';
 import { CACHE_TAG } from './entries/names.js';
 import type { ImageNames } from './images/image-names.js';
+import { StagedUploads } from './staged-uploads.js';
 
 export interface CacheRegistryContext {
   readonly cache: LayerCache;
@@ -53,11 +55,16 @@ export class CacheRegistry implements Registry {
   readonly #cache: LayerCache;
   readonly #layout: OciLayout;
   readonly #context: CacheRegistryContext;
+  readonly #uploads: StagedUploads;
+  readonly openSpool: OpenSpool;
 
   constructor(context: CacheRegistryContext) {
+    const uploads = new StagedUploads(context.layout);
     this.#cache = context.cache;
     this.#layout = context.layout;
     this.#context = context;
+    this.#uploads = uploads;
+    this.openSpool = uploads.openSpool;
   }
 
   async resolve(repository: string, reference: string): Promise<Descriptor> {
@@ -118,7 +125,11 @@ export class CacheRegistry implements Registry {
     source: ByteSource,
     options: RequestOptions = {},
   ): Promise<void> {
-    await this.#layout.write(source(), { digest: descriptor.digest, size: descriptor.size, ...options });
+    const { digest, size } = descriptor;
+    // The bytes of an upload in chunks are in the layout by now.
+    const staged = this.#uploads.of(source);
+    if (staged === undefined) await this.#layout.write(source(), { digest, size, ...options });
+    else await staged.commit({ digest, size });
   }
 
   /** Every repository has every blob. */

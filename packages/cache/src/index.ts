@@ -95,6 +95,7 @@ export {
 
 // What the calls speak of.
 export {
+  CacheFullError,
   LayercacheError,
   isLayercacheError,
   type Descriptor,

@@ -1,3 +1,4 @@
+import { get } from 'node:http';
 import { expect } from 'chai';
 import { digestOf } from '@layercache/oci';
 import { RegistryClient, noCredentials } from '@layercache/registry';
@@ -52,6 +53,13 @@ describe('serve --upstream', function () {
     expect(lines).to.include(`layercache_bytes_served_total ${bytes.length}`);
     expect(lines).to.include('layercache_tag_misses_total 1');
     expect((await fetch(new URL('/', metrics))).status).to.equal(404);
+    const rebound = await new Promise<number | undefined>((resolve, reject) => {
+      get(metrics, { headers: { Host: 'evil.example' } }, (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      }).on('error', reject);
+    });
+    expect(rebound).to.equal(421);
     const done = finished(server);
     server.kill('SIGINT');
     expect((await done).code).to.equal(0);

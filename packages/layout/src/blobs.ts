@@ -405,7 +405,7 @@ function asStream(chunks: AsyncGenerator<Buffer>, signal: AbortSignal | undefine
 
 /** @throws IntegrityError `DIGEST_MISMATCH` when the bytes hashed are not those wanted */
 export function checkBytes(
-  digester: Digester,
+  digester: Pick<Digester, 'size' | 'digest'>,
   want: { readonly digest?: Digest | undefined; readonly size?: number | undefined },
 ): Digest {
   const name = want.digest ?? 'the blob';

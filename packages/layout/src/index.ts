@@ -8,6 +8,7 @@ export type { EvictedBlob } from './layout-state.js';
 export { OciLayout, type OpenOptions } from './oci-layout.js';
 export { SideFolder, type SideFolderOptions, type WithRoom } from './side-folder.js';
 export type { LimitOptions, Limits, RoomMade, Shortage } from './space/limits.js';
+export type { StageOptions, StagedBlob } from './staged-blob.js';
 export type { StoredBlob } from './stored-blobs.js';
 export type { PartialFile } from './temp-files.js';
 export type {

@@ -39,6 +39,7 @@ import { Ledger } from './space/ledger.js';
 import { limitedFiles } from './space/limited-files.js';
 import type { LimitOptions } from './space/limits.js';
 import { Space } from './space/space.js';
+import { StagedBlob } from './staged-blob.js';
 import { SideFolder, type SideFolderOptions, type WithRoom } from './side-folder.js';
 import { referencedFrom, storedBlobs, type StoredBlob } from './stored-blobs.js';
 import { TempFiles, type PartialFile } from './temp-files.js';
@@ -346,6 +347,34 @@ export class OciLayout {
     const space = this.#space;
     if (space === undefined) return this.#blobs.write(source, options);
     return this.#blobs.write(source, options, (size) => space.reserve(size, options));
+  }
+
+  /**
+   * Takes bytes whose digest is not known yet, piece by piece. They are a file of the layout, and count towards its
+   * limits.
+   *
+   * @throws LayercacheError `STORAGE`
+   */
+  stage(): Promise<StagedBlob> {
+    return StagedBlob.create({
+      files: this.#files,
+      temps: this.#temps,
+      blobs: this.#blobs,
+      space: this.#space,
+    });
+  }
+
+  /**
+   * Gives up the staged blob that has been idle for longest, or else the temporary files of dead writers. The writer
+   * of a staged blob that was given up gets `NOT_FOUND`.
+   *
+   * @param idle ms that it must have been idle for
+   * @returns whether that freed anything
+   */
+  async dropStaged(idle: number): Promise<boolean> {
+    const dropped = this.#temps.sweep() > 0 || this.#temps.removeIdleUpload(idle);
+    if (dropped) await this.#space?.trim();
+    return dropped;
   }
 
   /**

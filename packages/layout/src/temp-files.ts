@@ -26,9 +26,10 @@ export class TempFiles {
     this.dir = join(layoutDir, '.layercache', 'ingest');
   }
 
-  async create(): Promise<Temp> {
+  /** @param kind `upload`: bytes whose digest is named after the last of them */
+  async create(kind: 'tmp' | 'upload' = 'tmp'): Promise<Temp> {
     for (;;) {
-      const path = join(this.dir, `${randomBytes(12).toString('hex')}.tmp`);
+      const path = join(this.dir, `${randomBytes(12).toString('hex')}.${kind}`);
       const fd = await this.#openNew(path);
       let held = false;
       try {
@@ -46,11 +47,11 @@ export class TempFiles {
     await this.#files.close(temp.fd);
   }
 
-  /** Removes what dead writers left behind. Partial downloads stay. Returns how many files went. */
+  /** Removes the files of dead writers. Partial downloads stay. Returns how many files went. */
   sweep(): number {
     let count = 0;
     for (const name of this.names()) {
-      if (!name.endsWith('.tmp')) continue;
+      if (!name.endsWith('.tmp') && !name.endsWith('.upload')) continue;
       const removed = this.#unlessLocked(name, (path) => {
         this.#files.unlinkSync(path);
       });
@@ -59,12 +60,48 @@ export class TempFiles {
     return count;
   }
 
-  #unlessLocked(name: string, run: (path: string, fd: number) => void): boolean {
+  /**
+   * Removes the upload that has been idle for longest. Its owner holds a shared lock while it is idle, and an
+   * exclusive one while bytes arrive.
+   *
+   * @param idle ms that it must have been idle for
+   * @returns whether there was one
+   */
+  removeIdleUpload(idle: number): boolean {
+    const uploads: { readonly name: string; readonly usedAt: number }[] = [];
+    for (const name of this.names()) {
+      if (!name.endsWith('.upload')) continue;
+      this.#unlessLocked(
+        name,
+        (_path, fd) => uploads.push({ name, usedAt: Number(this.#files.fstatSync(fd).mtimeNs / 1_000_000n) }),
+        'shared',
+      );
+    }
+    uploads.sort((a, b) => a.usedAt - b.usedAt);
+    for (const { name, usedAt } of uploads) {
+      if (Date.now() - usedAt < idle) return false;
+      const removed = this.#unlessLocked(
+        name,
+        (path) => {
+          this.#files.unlinkSync(path);
+        },
+        'shared',
+      );
+      if (removed) return true;
+    }
+    return false;
+  }
+
+  #unlessLocked(
+    name: string,
+    run: (path: string, fd: number) => void,
+    mode: 'shared' | 'exclusive' = 'exclusive',
+  ): boolean {
     const path = join(this.dir, name);
     try {
       const fd = this.#files.openSync(path, 'r+');
       try {
-        if (!this.#files.tryLock(fd, 'exclusive')) return false;
+        if (!this.#files.tryLock(fd, mode)) return false;
         run(path, fd);
         return true;
       } finally {

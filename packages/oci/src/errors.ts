@@ -79,6 +79,23 @@ export class IntegrityError extends LayercacheError {
   }
 }
 
+/** Something does not fit into the limits of a cache: `CACHE_FULL`. */
+export class CacheFullError extends LayercacheError {
+  /** Bytes that room was wanted for. */
+  readonly bytes: number;
+  /** True when an empty cache would have no room for them either, so that it is of no use to try again. */
+  readonly neverFits: boolean;
+
+  constructor(
+    message: string,
+    detail: { readonly bytes: number; readonly neverFits: boolean } & ErrorOptions,
+  ) {
+    super('CACHE_FULL', message, detail);
+    this.bytes = detail.bytes;
+    this.neverFits = detail.neverFits;
+  }
+}
+
 /** True for an error of this project, optionally with one of the given codes. */
 export function isLayercacheError(error: unknown, ...codes: ErrorCode[]): error is LayercacheError {
   return error instanceof LayercacheError && (codes.length === 0 || codes.includes(error.code));

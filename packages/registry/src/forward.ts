@@ -16,5 +16,6 @@ export function forward(to: Registry): Registry {
     tags: (...all) => to.tags(...all),
     repositories: (...all) => to.repositories(...all),
     referrers: (...all) => to.referrers(...all),
+    openSpool: to.openSpool?.bind(to),
   };
 }

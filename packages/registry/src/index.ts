@@ -12,7 +12,9 @@ export { isLoopback, type Traffic } from './client/transport.js';
 export { copy, type CopyEnd, type CopyEvent, type CopyOptions } from './copy.js';
 export { forward } from './forward.js';
 export { MemoryRegistry } from './memory-registry.js';
-export { readOnly } from './read-only.js';
+export { checkHost, hostName, type HostNames } from './server/host-check.js';
+export { isLoopbackAddress } from './server/loopback-address.js';
+export { isReadOnly, readOnly } from './read-only.js';
 export {
   apiHost,
   formatReference,
@@ -31,4 +33,10 @@ export {
   type RegistryServer,
   type RegistryServerOptions,
 } from './server/registry-server.js';
-export { fileSpools, memorySpools, type OpenSpool, type UploadSpool } from './server/upload-spool.js';
+export {
+  fileSpools,
+  memorySpools,
+  type AppendOptions,
+  type OpenSpool,
+  type UploadSpool,
+} from './server/upload-spool.js';

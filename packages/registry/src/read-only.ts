@@ -2,7 +2,14 @@ import { forward } from './forward.js';
 import { RegistryError } from './registry-error.js';
 import type { Registry } from './registry.js';
 
-/** The same registry for readers. What would change it is refused with `UNSUPPORTED`. */
+const readers = new WeakSet<Registry>();
+
+/** Whether a registry was made by {@link readOnly}. */
+export function isReadOnly(registry: Registry): boolean {
+  return readers.has(registry);
+}
+
+/** The same registry for readers. Every operation that would change it is refused with `UNSUPPORTED`. */
 export function readOnly(registry: Registry): Registry {
   const refuse = (): Promise<never> =>
     Promise.reject(
@@ -11,7 +18,7 @@ export function readOnly(registry: Registry): Registry {
         reported: [{ code: 'UNSUPPORTED', message: 'this registry is read-only' }],
       }),
     );
-  return {
+  const reader: Registry = {
     ...forward(registry),
     pushBlob: refuse,
     mountBlob: refuse,
@@ -19,5 +26,8 @@ export function readOnly(registry: Registry): Registry {
     tag: refuse,
     deleteManifest: refuse,
     deleteBlob: refuse,
+    openSpool: refuse,
   };
+  readers.add(reader);
+  return reader;
 }

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Descriptor, Digest } from '@layercache/oci';
+import type { OpenSpool } from './server/upload-spool.js';
 
 /** Bytes on their way in. A function, because a push that is retried starts from the first byte again. */
 export type ByteSource = () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
@@ -112,4 +113,10 @@ export interface Registry {
     digest: Digest,
     options?: RequestOptions & { readonly artifactType?: string },
   ): AsyncIterable<Descriptor>;
+
+  /**
+   * Opens a place for the chunks of an upload, whose digest comes after them. A registry that has this keeps what
+   * uploads leave unfinished, within limits of its own; a server keeps it in temporary files for one that has not.
+   */
+  readonly openSpool?: OpenSpool | undefined;
 }

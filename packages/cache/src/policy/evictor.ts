@@ -8,6 +8,9 @@ import type { Candidate, EvictionContext, EvictionStrategy } from './strategy.js
 /** How much more is made room for than is missing, as a part of the limit: so that not each blob looks at all. */
 const AHEAD = 1 / 256;
 
+/** How long an upload must have been idle to be worth less than what is in the cache, in ms. */
+const STALE = 60_000;
+
 /** What to take out, and how much of it. */
 export interface EvictionGoal {
   /** Bytes that have to go. */
@@ -56,7 +59,8 @@ export class Evictor {
    * so may be less than wanted: whoever wants room asks again.
    */
   async makeRoom({ bytes, entries, derived }: Shortage): Promise<RoomMade> {
-    if (entries === 0 && (await this.#dropPartial())) return 'freed';
+    if (entries === 0 && ((await this.#dropPartial()) || (await this.#layout.dropStaged(STALE))))
+      return 'freed';
     const goal = { bytes, entries };
     const passedOver = new Set<Digest>();
     for (;;) {
@@ -69,7 +73,7 @@ export class Evictor {
         goal,
         bytes > 0 ? this.#ahead : 0,
       );
-      if (!enough) return 'busy';
+      if (!enough) return bytes > 0 && !derived && (await this.#layout.dropStaged(0)) ? 'freed' : 'busy';
       if ((await this.evict(plan)).length > 0) return 'freed';
       for (const { candidate } of plan) passedOver.add(candidate.digest);
     }

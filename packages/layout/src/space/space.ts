@@ -1,4 +1,4 @@
-import { LayercacheError, throwIfAborted } from '@layercache/oci';
+import { CacheFullError, throwIfAborted } from '@layercache/oci';
 import { delay } from '../abort.js';
 import { SpaceExhausted, isSystemError, type FileSystem } from '../file-system.js';
 import { Ledger } from './ledger.js';
@@ -102,12 +102,12 @@ export class Space {
   async reserve(size: number | undefined, options: ReserveOptions = {}): Promise<Room> {
     const { signal, written = 0, derived = false } = options;
     const account: Account = { left: 0, derived };
-    const fds: number[] = [];
+    const fds = new Set<number>();
     await this.#fill(account, Math.max(0, (size ?? written + this.#step) - written), signal);
     let granted = Math.max(size ?? written + this.#step, written);
     return {
       cover: (fd) => {
-        fds.push(fd);
+        fds.add(fd);
         this.#covered.set(fd, account);
       },
       ensure: async (bytes) => {
@@ -263,10 +263,10 @@ export class Space {
     const deadline = Date.now() + this.#patience;
     for (;;) {
       throwIfAborted(signal);
-      if (bytes + this.#need > this.maxSize) throw this.#full(bytes);
+      if (bytes + this.#need > this.maxSize) throw this.#full(bytes, true);
       if (await this.#oneByOne(() => this.#tryFill(account, bytes))) return;
       if (growing || account.derived || Date.now() > deadline || !this.#othersAreBusy())
-        throw this.#full(bytes);
+        throw this.#full(bytes, false);
       await delay(POLL, signal);
     }
   }
@@ -329,15 +329,15 @@ export class Space {
     }
   }
 
-  #full(bytes: number): LayercacheError {
+  #full(bytes: number, neverFits: boolean): CacheFullError {
     const { maxSize, minFree } = this.#limits;
     const limits = [
       ...(maxSize === undefined ? [] : [`${maxSize} bytes at most`]),
       ...(minFree === undefined ? [] : [`${minFree} bytes of the disk free`]),
     ].join(', ');
-    return new LayercacheError(
-      'CACHE_FULL',
+    return new CacheFullError(
       `${bytes} bytes more do not fit into ${this.#dir} (${limits}), whatever is evicted; raise the limit, unpin or remove something`,
+      { bytes, neverFits },
     );
   }
 }

@@ -19,6 +19,11 @@ export interface Exchange extends ServerContext {
   readonly signal: AbortSignal;
 }
 
+/** A body that can be left unread: its connection still has to carry the answer. */
+export function bodyOf(request: IncomingMessage): AsyncIterable<Uint8Array> {
+  return request.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+}
+
 export type Headers = Readonly<Record<string, string | number | readonly string[]>>;
 
 /** Sets the headers one by one and the status last, so that who wraps the handler can change them in `writeHead`. */

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import {
   LayercacheError,
   MAX_MANIFEST_SIZE,
@@ -12,8 +13,9 @@ import {
 } from '@layercache/oci';
 import { z } from 'zod';
 import { isTag } from '../reference.js';
+import type { RegistryError } from '../registry-error.js';
 import { subjectSchema } from '../subject.js';
-import { sendBytes, sendEmpty, type Exchange } from './exchange.js';
+import { bodyOf, sendBytes, sendEmpty, type Exchange } from './exchange.js';
 import { invalid, isManifestReference } from './route.js';
 
 interface ManifestRoute {
@@ -21,6 +23,9 @@ interface ManifestRoute {
   /** A tag or a digest. */
   readonly reference: string;
 }
+
+/** RFC 6838, section 4.2 */
+const MEDIA_TYPE = /^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}\/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$/i;
 
 const manifestSchema = subjectSchema.extend({ mediaType: z.string().optional() });
 
@@ -93,19 +98,21 @@ function checkKnowable(repository: string, reference: string): void {
   throw new LayercacheError('NOT_FOUND', `${repository} has no manifest ${shown}: not a tag or a digest`);
 }
 
-async function readManifest(request: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+async function readManifest(request: IncomingMessage): Promise<Uint8Array> {
+  const announced = Number(request.headers['content-length'] ?? 0);
+  if (announced > MAX_MANIFEST_SIZE) throw tooLarge();
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request) {
+  for await (const chunk of bodyOf(request)) {
     size += chunk.length;
-    // The rest is read and let go: a client that is still sending would not see the answer.
-    if (size <= MAX_MANIFEST_SIZE) chunks.push(chunk);
-    else chunks.length = 0;
-  }
-  if (size > MAX_MANIFEST_SIZE) {
-    throw invalid('SIZE_INVALID', `a manifest has at most ${MAX_MANIFEST_SIZE} bytes, this has ${size}`, 413);
+    if (size > MAX_MANIFEST_SIZE) throw tooLarge();
+    chunks.push(chunk);
   }
   return Buffer.concat(chunks);
+}
+
+function tooLarge(): RegistryError {
+  return invalid('SIZE_INVALID', `a manifest has at most ${MAX_MANIFEST_SIZE} bytes: this has more`, 413);
 }
 
 function checkDigest(expected: string, bytes: Uint8Array): void {
@@ -131,6 +138,11 @@ function readMediaType(
   const mediaType = header?.split(';')[0]?.trim() ?? manifest.mediaType;
   if (mediaType === undefined || mediaType === '') {
     throw invalid('MANIFEST_INVALID', 'the manifest has no media type: send a Content-Type');
+  }
+  // It becomes a header of every answer that has the manifest.
+  if (!MEDIA_TYPE.test(mediaType)) {
+    const shown = JSON.stringify(mediaType.slice(0, 160));
+    throw invalid('MANIFEST_INVALID', `${shown} is not a media type as RFC 6838 has them`);
   }
   if (manifest.mediaType !== undefined && manifest.mediaType !== mediaType) {
     throw invalid(

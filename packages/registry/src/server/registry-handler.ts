@@ -1,15 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { errorFields } from '@layercache/oci';
+import { errorFields, type Logger } from '@layercache/oci';
+import { isReadOnly } from '../read-only.js';
 import { deleteBlob, getBlob } from './blob-endpoint.js';
 import { errorAnswer, type ErrorAnswer } from './error-answer.js';
 import { sendBytes, sendEmpty, sendJson, type Exchange, type ServerContext } from './exchange.js';
 import { listReferrers, listRepositories, listTags } from './list-endpoint.js';
+import { parseRequestTarget } from './request-target.js';
 import { deleteManifest, getManifest, putManifest } from './manifest-endpoint.js';
 import { invalid, parseRoute, type Route, type RouteKind } from './route.js';
 import { deleteUpload, getUpload, patchUpload, postUpload, putUpload } from './upload-endpoint.js';
 
 /** Answers one request of node:http. */
 export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** Bytes of a refused body that are let pass by. A client that sends more is cut off. */
+const MOST_LET_PASS = 64 * 1024 * 1024;
 
 type Methods = Readonly<Record<string, (exchange: Exchange) => Promise<void> | void>>;
 
@@ -54,7 +59,28 @@ function methodsOf(route: Route): Methods {
 /** The endpoints of the distribution specification over any registry. Errors become answers; none escapes. */
 export function registryHandler(context: ServerContext): RequestHandler {
   return (request, response) => {
-    void answer(context, request, response);
+    answer(context, request, response).catch((error: unknown) => {
+      context.logger.error({ message: 'an answer could not be made', ...errorFields(error) });
+      response.destroy();
+    });
+  };
+}
+
+/** Lets only those requests through that `check` does not throw at. It answers the others before anything else. */
+export function guarded(
+  handler: RequestHandler,
+  check: (request: IncomingMessage) => void,
+  logger: Logger,
+): RequestHandler {
+  return (request, response) => {
+    try {
+      check(request);
+    } catch (error) {
+      fail({ logger }, request, response, 'version', error);
+      letPass(request);
+      return;
+    }
+    handler(request, response);
   };
 }
 
@@ -70,30 +96,46 @@ async function answer(
   response.setHeader('Docker-Distribution-Api-Version', 'registry/2.0');
   let kind: RouteKind = 'version';
   try {
-    const url = new URL(request.url ?? '/', 'http://registry');
-    const route = parseRoute(url.pathname);
-    if (route === undefined)
-      throw invalid('NAME_UNKNOWN', `${url.pathname.slice(0, 300)} is no endpoint`, 404);
+    const { path, query } = parseRequestTarget(request.url ?? '/');
+    if (!/^(100-continue)?$/i.test(request.headers.expect ?? '')) {
+      throw invalid('UNSUPPORTED', 'nothing but 100-continue can be expected', 417);
+    }
+    const route = parseRoute(path);
+    if (route === undefined) throw invalid('NAME_UNKNOWN', `${path.slice(0, 300)} is no endpoint`, 404);
     kind = route.kind;
     const exchange: Exchange = {
       ...context,
       request,
       response,
-      query: url.searchParams,
+      query,
       signal: gone.signal,
     };
     await dispatch(exchange, route);
   } catch (error) {
     fail(context, request, response, kind, error);
   } finally {
-    // What nobody read of the request must pass by before the connection can carry the next one.
-    if (!request.complete) request.resume();
+    letPass(request);
   }
+}
+
+/** The unread rest of a request must pass by before the client reads the answer, and before the next request. */
+function letPass(request: IncomingMessage): void {
+  if (request.complete) return;
+  let passed = 0;
+  request.on('data', (chunk: Uint8Array) => {
+    passed += chunk.length;
+    if (passed > MOST_LET_PASS) request.socket.destroy();
+  });
+  request.resume();
 }
 
 async function dispatch(exchange: Exchange, route: Route): Promise<void> {
   const methods = methodsOf(route);
   const method = exchange.request.method ?? 'GET';
+  if (isReadOnly(exchange.registry) && method !== 'GET' && method !== 'HEAD') {
+    exchange.response.setHeader('Allow', 'GET, HEAD');
+    throw invalid('UNSUPPORTED', 'this registry is read-only', 405);
+  }
   const endpoint = Object.hasOwn(methods, method) ? methods[method] : undefined;
   if (endpoint === undefined) {
     exchange.response.setHeader('Allow', Object.keys(methods).join(', '));
@@ -107,7 +149,7 @@ function sendVersion({ response }: Exchange): void {
 }
 
 function fail(
-  { logger }: ServerContext,
+  { logger }: Pick<ServerContext, 'logger'>,
   request: IncomingMessage,
   response: ServerResponse,
   kind: RouteKind,

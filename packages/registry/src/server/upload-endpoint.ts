@@ -2,9 +2,9 @@ import { isLayercacheError, parseDigest, type Digest } from '@layercache/oci';
 import type { ByteSource } from '../registry.js';
 import { RegistryError } from '../registry-error.js';
 import { parseChunkRange } from './byte-range-header.js';
-import { sendEmpty, type Exchange } from './exchange.js';
+import { bodyOf, sendEmpty, type Exchange } from './exchange.js';
 import { invalid, repositoryName } from './route.js';
-import type { UploadSession } from './upload-sessions.js';
+import type { UploadSession } from './upload-session.js';
 
 /** POST /v2/<name>/blobs/uploads/: opens an upload (end-4a), takes a blob (end-4b), or mounts one (end-11). */
 export async function postUpload(
@@ -22,7 +22,7 @@ export async function postUpload(
     throw invalid('DIGEST_INVALID', `${JSON.stringify(algorithm.slice(0, 40))} is not sha256 or sha512`);
   }
   const digest = query.get('digest');
-  if (digest === null) sendEmpty(response, 202, progress(uploads.start(repository)));
+  if (digest === null) sendEmpty(response, 202, progress(uploads.start(repository, clientOf(exchange))));
   else await storeAtOnce(exchange, repository, parseDigest(digest));
 }
 
@@ -39,13 +39,19 @@ export function getUpload(exchange: Exchange, { repository, id }: UploadRoute): 
 
 /** PATCH <location>: one chunk (end-5) */
 export async function patchUpload(exchange: Exchange, { repository, id }: UploadRoute): Promise<void> {
-  const session = exchange.uploads.find(repository, id);
-  await session.inTurn(async () => {
-    // While it waited its turn the upload may have ended.
-    exchange.uploads.find(repository, id);
-    await appendChunk(exchange, session);
-    sendEmpty(exchange.response, 202, progress(session));
-  });
+  const { uploads, response } = exchange;
+  const session = uploads.find(repository, id);
+  try {
+    await session.inTurn(async () => {
+      // While it waited its turn the upload may have ended.
+      uploads.find(repository, id);
+      await appendChunk(exchange, session);
+      sendEmpty(response, 202, progress(session));
+    });
+  } catch (error) {
+    if (endsUpload(error)) await uploads.end(session);
+    throw error;
+  }
 }
 
 /** PUT <location>?digest=: the last chunk, or the whole blob, or nothing more (end-6) */
@@ -57,22 +63,30 @@ export async function putUpload(exchange: Exchange, { repository, id }: UploadRo
   try {
     await session.inTurn(async () => {
       uploads.find(repository, id);
-      if (session.size === 0 && exchange.request.headers['content-range'] === undefined) {
+      const whole = exchange.request.headers['content-range'] === undefined && session.size === 0;
+      if (whole && contentLength(exchange) !== undefined) {
         await storeAtOnce(exchange, repository, digest);
       } else {
         await appendChunk(exchange, session);
-        await registry.pushBlob(repository, { digest, size: session.size }, () => session.read(), { signal });
+        await registry.pushBlob(repository, { digest, size: session.size }, session.source, { signal });
         sendStored(exchange, repository, digest);
       }
       over = true;
     });
   } catch (error) {
-    // Wrong bytes stay wrong. After anything else the client may go on where it was.
-    over = isLayercacheError(error, 'DIGEST_MISMATCH');
+    over = endsUpload(error);
     throw error;
   } finally {
     if (over) await uploads.end(session);
   }
+}
+
+/**
+ * Whether an upload is of no more use: wrong bytes stay wrong, and bytes that found no room, or lost it, are not kept.
+ * After anything else the client may go on where it was.
+ */
+function endsUpload(error: unknown): boolean {
+  return isLayercacheError(error, 'DIGEST_MISMATCH', 'CACHE_FULL', 'STORAGE', 'NOT_FOUND');
 }
 
 /** DELETE <location>: gives an upload up (end-14) */
@@ -100,10 +114,12 @@ async function storeAtOnce(exchange: Exchange, repository: string, digest: Diges
   const { registry, request, signal, uploads } = exchange;
   const length = contentLength(exchange);
   if (length === undefined) {
-    const session = uploads.start(repository);
+    const session = uploads.start(repository, clientOf(exchange));
     try {
-      await session.append(bodyOf(request));
-      await registry.pushBlob(repository, { digest, size: session.size }, () => session.read(), { signal });
+      await session.inTurn(async () => {
+        await session.append(bodyOf(request), { signal });
+        await registry.pushBlob(repository, { digest, size: session.size }, session.source, { signal });
+      });
     } finally {
       await uploads.end(session);
     }
@@ -114,11 +130,11 @@ async function storeAtOnce(exchange: Exchange, repository: string, digest: Diges
 }
 
 async function appendChunk(exchange: Exchange, session: UploadSession): Promise<void> {
-  const { request, response } = exchange;
+  const { request, response, signal } = exchange;
   const header = request.headers['content-range'];
+  const length = contentLength(exchange);
   if (header !== undefined) {
     const range = parseChunkRange(header);
-    const length = contentLength(exchange);
     if (range === undefined || (length !== undefined && range.last - range.first + 1 !== length)) {
       throw invalid(
         'BLOB_UPLOAD_INVALID',
@@ -134,7 +150,7 @@ async function appendChunk(exchange: Exchange, session: UploadSession): Promise<
       );
     }
   }
-  await session.append(bodyOf(request));
+  await session.append(bodyOf(request), { length, signal });
 }
 
 function progress(session: UploadSession): Readonly<Record<string, string>> {
@@ -155,14 +171,15 @@ function sendStored({ response }: Exchange, repository: string, digest: Digest):
 
 /** Bytes of the body, or undefined when the client sends it in pieces without saying. */
 function contentLength({ request }: Exchange): number | undefined {
-  const { 'content-length': length, 'transfer-encoding': encoding } = request.headers;
+  const { 'content-length': header, 'transfer-encoding': encoding } = request.headers;
   if (encoding !== undefined) return undefined;
-  return Number(length ?? 0);
+  const length = Number(header ?? 0);
+  if (Number.isSafeInteger(length)) return length;
+  throw invalid('SIZE_INVALID', 'no blob has as many bytes as the Content-Length says', 413);
 }
 
-/** Who stops reading early still has an answer to send, on the same connection. */
-function bodyOf(request: Exchange['request']): AsyncIterable<Uint8Array> {
-  return request.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
+function clientOf({ request }: Exchange): string {
+  return request.socket.remoteAddress ?? '';
 }
 
 /** The body of a request comes once. */

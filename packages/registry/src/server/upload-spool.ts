@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { open, rm, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LayercacheError } from '@layercache/oci';
+import type { ByteSource } from '../registry.js';
 
 /**
  * Bytes of an upload whose digest is not known yet: a client that sends chunks names the digest after the last
@@ -10,12 +12,25 @@ import { join } from 'node:path';
 export interface UploadSpool {
   /** Bytes it holds. */
   readonly size: number;
-  /** Appends bytes as they come. When `source` fails, what came before it failed stays. */
-  append(source: AsyncIterable<Uint8Array>): Promise<void>;
-  /** Everything from the first byte. Can be called again. */
-  read(): AsyncIterable<Uint8Array>;
+  /**
+   * Everything from the first byte. Can be called again. It is the same function every time, so that a registry
+   * that opened the spool knows its own bytes when they are pushed, and need not copy them.
+   */
+  readonly source: ByteSource;
+  /**
+   * Appends bytes as they come. When `bytes` fails, those that came before stay.
+   *
+   * @param options.length how many will come, where known
+   * @throws LayercacheError `CACHE_FULL` while they arrive, or before; `NOT_FOUND` when the spool was given up
+   */
+  append(bytes: AsyncIterable<Uint8Array>, options?: AppendOptions): Promise<void>;
   /** Frees what the bytes take. */
   discard(): Promise<void>;
+}
+
+export interface AppendOptions {
+  readonly length?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export type OpenSpool = () => Promise<UploadSpool>;
@@ -40,24 +55,32 @@ export function memorySpools(): OpenSpool {
 
 class FileSpool implements UploadSpool {
   size = 0;
+  readonly source: ByteSource;
   readonly #file: FileHandle;
 
   constructor(file: FileHandle) {
     this.#file = file;
+    this.source = () => file.createReadStream({ start: 0, autoClose: false, highWaterMark: 1024 * 1024 });
   }
 
-  async append(source: AsyncIterable<Uint8Array>): Promise<void> {
-    for await (const chunk of source) {
+  async append(bytes: AsyncIterable<Uint8Array>): Promise<void> {
+    for await (const chunk of bytes) {
+      await this.#write(chunk);
+    }
+  }
+
+  async #write(chunk: Uint8Array): Promise<void> {
+    try {
       for (let written = 0; written < chunk.length;) {
         const { bytesWritten } = await this.#file.write(chunk, written, chunk.length - written, this.size);
         written += bytesWritten;
         this.size += bytesWritten;
       }
+    } catch (cause) {
+      throw new LayercacheError('STORAGE', 'there is no place for the upload: free some of the disk', {
+        cause,
+      });
     }
-  }
-
-  read(): AsyncIterable<Uint8Array> {
-    return this.#file.createReadStream({ start: 0, autoClose: false, highWaterMark: 1024 * 1024 });
   }
 
   async discard(): Promise<void> {
@@ -68,17 +91,13 @@ class FileSpool implements UploadSpool {
 class MemorySpool implements UploadSpool {
   size = 0;
   #chunks: Uint8Array[] = [];
+  readonly source: ByteSource = () => this.#chunks;
 
-  async append(source: AsyncIterable<Uint8Array>): Promise<void> {
-    for await (const chunk of source) {
+  async append(bytes: AsyncIterable<Uint8Array>): Promise<void> {
+    for await (const chunk of bytes) {
       this.#chunks.push(Uint8Array.from(chunk));
       this.size += chunk.length;
     }
-  }
-
-  async *read(): AsyncGenerator<Uint8Array> {
-    yield* this.#chunks;
-    await Promise.resolve();
   }
 
   discard(): Promise<void> {

@@ -1,4 +1,4 @@
-import { IntegrityError, LayercacheError, digestOf, type ErrorCode } from '@layercache/oci';
+import { CacheFullError, IntegrityError, LayercacheError, digestOf, type ErrorCode } from '@layercache/oci';
 import { expect } from 'chai';
 import { RegistryError } from '../../src/registry-error.js';
 import { errorAnswer } from '../../src/server/error-answer.js';
@@ -19,15 +19,71 @@ describe('an error of the registry behind the server', () => {
     ['UNSUPPORTED', true, 405, 'UNSUPPORTED'],
     ['REGISTRY', false, 502, 'UNKNOWN'],
     ['NETWORK', false, 502, 'UNKNOWN'],
+    ['CACHE_FULL', true, 507, 'DENIED'],
     ['STORAGE', true, 500, 'UNKNOWN'],
+    ['LOCK_TIMEOUT', true, 500, 'UNKNOWN'],
     ['ABORTED', false, 503, 'UNKNOWN'],
   ];
   for (const [code, writing, status, reported] of mapped) {
     it(`${code} is ${status} ${reported} to who ${writing ? 'writes' : 'reads'}`, () => {
       const answer = errorAnswer(new LayercacheError(code, 'why'), 'blob', writing);
-      expect(answer).to.deep.equal({ status, errors: [{ code: reported, message: 'why' }] });
+      expect([answer.status, answer.errors.map((each) => each.code)]).to.deep.equal([status, [reported]]);
+      const says = ['CACHE_FULL', 'STORAGE', 'LOCK_TIMEOUT'].includes(code) ? /./ : /^why$/;
+      expect(answer.errors[0]?.message).to.match(says);
     });
   }
+
+  it('that something can never fit is 413, and says how much it is', () => {
+    const full = new CacheFullError('why', { bytes: 3000, neverFits: true });
+    const { status, errors } = errorAnswer(full, 'upload', true);
+    expect([status, errors[0]?.code]).to.deep.equal([413, 'SIZE_INVALID']);
+    expect(errors[0]?.message).to.include('3000 bytes');
+    const busy = new CacheFullError('why', { bytes: 3000, neverFits: false });
+    expect(errorAnswer(busy, 'upload', true).status).to.equal(507);
+  });
+
+  it('that the disk is full is 507', () => {
+    for (const code of ['ENOSPC', 'EDQUOT']) {
+      const error = new LayercacheError('STORAGE', 'why', { cause: Object.assign(new Error('x'), { code }) });
+      expect(errorAnswer(error, 'upload', true).status).to.equal(507);
+    }
+  });
+
+  it('names no file of this machine', () => {
+    for (const message of [
+      'blob x is not in /var/my secret/cache; fetch it first',
+      "ENOENT: no such file or directory, open '/home/secret/.docker/config.json'",
+      'cannot read "C:\\Users\\secret\\x": denied',
+      '/secret',
+      'the lock /srv/secret place/lock: held',
+      'no room in /srv/secret place (10 bytes at most)',
+    ]) {
+      for (const code of ['NOT_FOUND', 'STORAGE', 'UNAUTHORIZED', 'DIGEST_MISMATCH', 'NETWORK'] as const) {
+        for (const writing of [true, false]) {
+          const answer = JSON.stringify(errorAnswer(new LayercacheError(code, message), 'blob', writing));
+          expect(answer, message).not.to.match(/secret|place/);
+        }
+      }
+    }
+    const kept = new LayercacheError('NETWORK', 'GET https://registry.example/v2/x failed: refused');
+    expect(errorAnswer(kept, 'blob', false).errors[0]?.message).to.equal(kept.message);
+  });
+
+  it('that another registry reported is cut down to a size that can be sent', () => {
+    let deep: unknown = 1;
+    for (let depth = 0; depth < 100_000; depth++) deep = [deep];
+    const reported = Array.from({ length: 100 }, () => ({
+      code: 'X'.repeat(5000),
+      message: 'm'.repeat(5000),
+      detail: deep,
+    }));
+    const answer = errorAnswer(
+      new RegistryError('REGISTRY', 'why', { status: 400, reported }),
+      'blob',
+      false,
+    );
+    expect(JSON.stringify(answer).length).to.be.below(30_000);
+  });
 
   it('that is about the length says so', () => {
     const error = new IntegrityError('DIGEST_MISMATCH', 'why', { expected: 3, found: 4 });

@@ -3,7 +3,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { digestOf } from '@layercache/oci';
+import { CacheFullError, digestOf } from '@layercache/oci';
 import { expect } from 'chai';
 import { MemoryRegistry } from '../../src/memory-registry.js';
 import { fileSpools, memorySpools, type OpenSpool } from '../../src/server/upload-spool.js';
@@ -169,18 +169,88 @@ describe('uploads in chunks', () => {
       { uploadIdle: 20, openSpool: memorySpools() },
     ));
 
-  it('are limited in number', () =>
+  it('are limited in number, and the one idle for longest is given up for a new one', () =>
+    serving(
+      async (url) => {
+        const [oldest, used, newest] = [await open(url), await open(url), await open(url)];
+        expect((await fetch(oldest)).status).to.equal(204);
+        await open(url);
+        expect((await fetch(used)).status).to.equal(404);
+        expect((await fetch(oldest)).status).to.equal(204);
+        expect((await fetch(newest)).status).to.equal(204);
+      },
+      { uploadLimit: 3 },
+    ));
+
+  it('that have bytes are given up after those that have none', () =>
+    serving(
+      async (url) => {
+        const first = await open(url);
+        await patch(first, BYTES, 0);
+        for (let count = 0; count < 20; count++) await open(url);
+        expect((await close(first, DIGEST)).status).to.equal(201);
+        const second = await open(url);
+        await patch(second, BYTES, 0);
+        for (let count = 0; count < 20; count++) await patch(await open(url), BYTES.subarray(0, 1), 0);
+        expect((await patch(second, BYTES, 0)).status).to.equal(404);
+      },
+      { uploadLimitPerClient: 5, openSpool: memorySpools() },
+    ));
+
+  it('are refused with 429 only while requests are at work on all there may be', async () => {
+    let enter = (): void => undefined;
+    let leave = (): void => undefined;
+    const entered = new Promise<void>((resolve) => (enter = resolve));
+    const left = new Promise<void>((resolve) => (leave = resolve));
+    await serving(
+      async (url) => {
+        const location = await open(url);
+        const slow = patch(location, BYTES, 0);
+        await entered;
+        const refused = await fetch(`${url}/v2/app/blobs/uploads/`, { method: 'POST' });
+        expect([refused.status, await errorCode(refused)]).to.deep.equal([429, 'TOOMANYREQUESTS']);
+        expect(Number(refused.headers.get('retry-after'))).to.be.above(0);
+        leave();
+        expect((await slow).status).to.equal(202);
+        await open(url);
+        expect((await fetch(location)).status).to.equal(404);
+      },
+      {
+        uploadLimit: 1,
+        openSpool: async () => {
+          const spool = await memorySpools()();
+          return {
+            size: 1,
+            source: spool.source,
+            append: async (...all) => {
+              enter();
+              await left;
+              await spool.append(...all);
+            },
+            discard: () => spool.discard(),
+          };
+        },
+      },
+    );
+  });
+
+  it('end when their bytes find no room, and say why', () =>
     serving(
       async (url) => {
         const location = await open(url);
-        await open(url);
-        const refused = await fetch(`${url}/v2/app/blobs/uploads/`, { method: 'POST' });
-        expect(refused.status).to.equal(429);
-        expect(await errorCode(refused)).to.equal('TOOMANYREQUESTS');
-        await fetch(location, { method: 'DELETE' });
-        await open(url);
+        const full = await patch(location, BYTES, 0);
+        expect(full.status).to.equal(413);
+        expect(await errorCode(full)).to.equal('SIZE_INVALID');
+        expect((await fetch(location)).status).to.equal(404);
       },
-      { uploadLimit: 2 },
+      {
+        openSpool: async () => {
+          const spool = await memorySpools()();
+          const append = (): Promise<never> =>
+            Promise.reject(new CacheFullError('no', { bytes: 3, neverFits: true }));
+          return { size: 0, source: spool.source, append, discard: () => spool.discard() };
+        },
+      },
     ));
 
   it('belong to the repository they were opened in', () =>
