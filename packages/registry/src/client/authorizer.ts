@@ -69,8 +69,7 @@ export class Authorizer {
   /**
    * Takes up the challenge of a 401.
    *
-   * @param response of the registry itself: a challenge by any other host must not come here
-   * @throws LayercacheError `UNAUTHORIZED` when there is none that can be answered
+   * @throws LayercacheError `UNAUTHORIZED` when there is none that can be answered, or when it is not the registry's own
    */
   accept(response: HttpResponse, scopes: readonly Scope[]): void {
     const { registry, base } = this.#home;
@@ -172,7 +171,7 @@ export class Authorizer {
           : 'are the credentials still right?';
       throw new RegistryError(
         'UNAUTHORIZED',
-        `${shownUrl(realm)} gives no token for ${scopes.join(' ')}: status ${response.status}; ${known}`,
+        `${shownUrl(realm)} gives no token for ${scopes.join(' ').slice(0, 300)}: status ${response.status}; ${known}`,
         {
           status: response.status,
         },

@@ -77,20 +77,17 @@ function run(
     const chunks: Buffer[] = [];
     let size = 0;
     let lastWords: NodeJS.Timeout | undefined;
-    const kill = (): void => {
-      killGroup(child);
-    };
     const settle = (outcome: () => void): void => {
       clearTimeout(timer);
       clearTimeout(lastWords);
       signal?.removeEventListener('abort', onAbort);
-      process.off('exit', kill);
+      forget(child);
       child.stdout.destroy();
       child.stdin.destroy();
       outcome();
     };
     const giveUp = (error: LayercacheError): void => {
-      kill();
+      killGroup(child);
       settle(() => {
         reject(error);
       });
@@ -102,7 +99,7 @@ function run(
       giveUp(failure(`did not answer in ${timeout / 1000} s and was killed when asked`));
     }, timeout);
     signal?.addEventListener('abort', onAbort);
-    process.once('exit', kill);
+    watch(child);
 
     child.stdout.on('data', (chunk: Buffer) => {
       size += chunk.length;
@@ -133,6 +130,23 @@ function run(
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
   });
+}
+
+/** Helpers that run now. They are killed when this process ends before them. */
+const running = new Set<Helper>();
+
+function watch(helper: Helper): void {
+  if (running.size === 0) process.on('exit', killAll);
+  running.add(helper);
+}
+
+function forget(helper: Helper): void {
+  running.delete(helper);
+  if (running.size === 0) process.off('exit', killAll);
+}
+
+function killAll(): void {
+  for (const helper of running) killGroup(helper);
 }
 
 function killGroup({ pid }: Helper): void {

@@ -63,7 +63,7 @@ export class Endpoints {
   }
 
   /**
-   * Where an upload goes on. The header may carry a query, and may be relative. It may not lead to another host; a
+   * The URL at which an upload goes on. The header may carry a query, and may be relative. It may not lead to another host; a
    * registry behind a proxy often names itself with the wrong scheme, which is corrected.
    *
    * @throws RegistryError `REGISTRY`

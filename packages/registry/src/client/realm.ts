@@ -2,7 +2,7 @@ import { BlockList, isIP } from 'node:net';
 import { LayercacheError } from '@layercache/oci';
 import { isLoopback } from './transport.js';
 
-/** How a registry is reached, which decides the token services that it may name. */
+/** The address of a registry and how it is reached. It decides which token services the registry may name. */
 export interface Home {
   /** As in a reference: `registry.example:5000`. */
   readonly registry: string;
@@ -11,7 +11,7 @@ export interface Home {
   readonly plainHttp: boolean;
 }
 
-/** Addresses that mean another thing on each machine: of itself, and of the services that clouds put beside it. */
+/** Addresses that mean another host on each machine: unspecified and link-local ones, where clouds serve metadata. */
 const linkLocal = new BlockList();
 linkLocal.addSubnet('169.254.0.0', 16, 'ipv4');
 linkLocal.addSubnet('0.0.0.0', 8, 'ipv4');

@@ -207,6 +207,26 @@ describe('the credentials of docker login', () => {
     await endOf(pids);
   });
 
+  it('are asked for by many at a time without a warning', async () => {
+    await helper('many', 'echo "{\\"Username\\":\\"$key\\",\\"Secret\\":\\"s\\"}"');
+    const get = await stored({ credsStore: 'many' });
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error): number => warnings.push(warning);
+    process.on('warning', onWarning);
+    const before = process.listenerCount('exit');
+    try {
+      const names = Array.from({ length: 12 }, (_, at) => `r${at}.example`);
+      const found = await Promise.all(names.map((name) => get(name)));
+      expect(found.map((each) => each?.kind === 'password' && each.username)).to.deep.equal(names);
+      expect(process.listenerCount('exit')).to.equal(before);
+      // Warnings come in a later turn of the event loop.
+      await sleep(1);
+      expect(warnings).to.deep.equal([]);
+    } finally {
+      process.off('warning', onWarning);
+    }
+  });
+
   it('are taken from a helper that leaves a process behind', async () => {
     await helper('agent', `sleep 5 & echo '{"Username":"alice","Secret":"s"}'`);
     const get = await stored({ credsStore: 'agent' });
