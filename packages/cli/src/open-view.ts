@@ -28,5 +28,5 @@ export async function viewFiles(
     if (!isDigest || !isLayercacheError(error, 'NOT_FOUND')) throw error;
   }
   const { diffID, ztoc } = await cache.layerIndex(imageOrLayer, { signal: options.signal });
-  return MergedView.of([{ diffID, entries: ztoc.entries }]);
+  return MergedView.merge([{ diffID, entries: ztoc.entries }], { signal: options.signal });
 }

@@ -399,5 +399,21 @@ describe('byte strings', () => {
   it('compare as their bytes do', () => {
     expect(compareBytes('\u{ffff}', '\u{10000}')).to.equal(-1);
     expect(compareBytes('a', 'a')).to.equal(0);
+    // Single characters, and single bytes that are no UTF-8.
+    const text = fc
+      .array(fc.oneof(fc.constantFrom('a', 'ü', '\uffff', '\u{10000}', '\u{1f600}'), fc.nat({ max: 255 })), {
+        maxLength: 6,
+      })
+      .map((all) =>
+        Buffer.concat(
+          all.map((each) => (typeof each === 'number' ? Buffer.from([each]) : Buffer.from(each))),
+        ),
+      );
+    fc.assert(
+      fc.property(text, text, (a, b) => {
+        expect(compareBytes(decodeBytes(a), decodeBytes(b))).to.equal(Buffer.compare(a, b));
+      }),
+      { numRuns: 500 },
+    );
   });
 });
