@@ -10,6 +10,7 @@ export * from './tar/limits.js';
 export * from './tar/tar-reader.js';
 export * from './ztoc/ztoc.js';
 export * from './ztoc/ztoc-codec.js';
+export * from './ztoc/file-list-check.js';
 export * from './parallel-decompression.js';
 export * from './random-access.js';
 export * from './spans.js';
