@@ -26,4 +26,4 @@ export * from './format/text.js';
 export * from './merge/diff.js';
 export * from './extract/extract-view.js';
 export * from './ztoc/timestamp.js';
-export * from './zstd.js';
+export * from './zstd/decompress-zstd.js';

@@ -1,7 +1,7 @@
-import { setImmediate } from 'node:timers/promises';
 import { throwIfAborted } from '@layercache/oci';
 import type { Timestamp } from '../tar/entry.js';
 import { compareBytes } from '../tar/byte-string.js';
+import { Turn } from '../turn.js';
 import { LayerApplication, type LayerFiles } from './apply-layer.js';
 import { cleanPath } from './clean-path.js';
 import { NoteList, type Note } from './note.js';
@@ -27,9 +27,6 @@ export interface MergeOptions {
 export interface InterruptibleMergeOptions extends MergeOptions {
   readonly signal?: AbortSignal | undefined;
 }
-
-/** Milliseconds that a merge goes on before others get their turn. */
-const TURN = 10;
 
 /** The files of an image as its layers make them, applied bottom to top. Nothing of their contents is read. */
 export class MergedView {
@@ -78,14 +75,10 @@ export class MergedView {
   ): Promise<MergedView> {
     throwIfAborted(signal);
     const work = MergedView.#steps(layers, options);
-    let end = performance.now() + TURN;
+    const turn = new Turn();
     let step = work.next();
     while (step.done !== true) {
-      if (performance.now() >= end) {
-        await setImmediate();
-        throwIfAborted(signal);
-        end = performance.now() + TURN;
-      }
+      if (turn.isOver) await turn.next(signal);
       step = work.next();
     }
     return step.value;
