@@ -232,7 +232,8 @@ function checkTarSize(
 function readEntries(root: FlatbufferTable, uncompressedSize: number): TarEntry[] {
   const entries: TarEntry[] = [];
   const times = new Map<string, Timestamp>();
-  const metadata = new MetadataBudget(TAR_LIMITS.metadata);
+  // Twice what a tar may have: here, the map of a sparse file is a record as well.
+  const metadata = new MetadataBudget(2 * TAR_LIMITS.metadata);
   let end = 0;
   for (const table of root.table(ZtocField.toc)?.tables(0) ?? []) {
     if (entries.length === TAR_LIMITS.entries) refuseZtoc(`it has more than ${TAR_LIMITS.entries} entries`);
