@@ -117,13 +117,28 @@ async function* file(
     yield* range(layer, offset, offset + size, options);
     return;
   }
-  let stored = offset;
+  // In one go: segments lie one behind the other in the tar, and a file may have many in one span.
+  const stored = range(layer, offset, offset + size, options);
+  let piece: Uint8Array = HOLE.subarray(0, 0);
   let at = 0;
-  for (const segment of sparse.segments) {
-    yield* zeros(segment.offset - at);
-    yield* range(layer, stored, stored + segment.size, options);
-    stored += segment.size;
-    at = segment.offset + segment.size;
+  try {
+    for (const segment of sparse.segments) {
+      yield* zeros(segment.offset - at);
+      for (let left = segment.size; left > 0;) {
+        if (piece.length === 0) {
+          const next = await stored.next();
+          if (next.done === true) return;
+          piece = next.value;
+        }
+        const part = piece.subarray(0, left);
+        piece = piece.subarray(part.length);
+        left -= part.length;
+        yield part;
+      }
+      at = segment.offset + segment.size;
+    }
+  } finally {
+    await stored.return(undefined);
   }
   yield* zeros(sparse.size - at);
 }

@@ -94,6 +94,21 @@ describe('random access', () => {
     expect((await all(readFile(layer, layer.ztoc.entries[0]!))).equals(wanted)).to.equal(true);
   });
 
+  it('reads each span of a sparse file once, however many segments it has', async () => {
+    const count = 20_000;
+    const map = Array.from({ length: count }, (_, index) => `${index * 3},2`).join(',');
+    const archive = tar({
+      name: 's',
+      data: Buffer.alloc(count * 2, 'ab'),
+      pax: { 'GNU.sparse.size': String(count * 3), 'GNU.sparse.map': map },
+    });
+    const layer = await open(gzipSync(archive, { memLevel: 1 }), 10_000);
+    layer.bytes.reads.length = 0;
+    const content = await all(readFile(layer, layer.ztoc.entries[0]!));
+    expect(content.equals(Buffer.alloc(count * 3, 'ab\0'))).to.equal(true);
+    expect(layer.bytes.reads.length).to.be.at.most(layer.ztoc.checkpoints.length);
+  });
+
   it('hands nothing over from a span that is not what was indexed', async () => {
     const stream = gzipSync(bytes);
     const { ztoc } = await open(stream);
