@@ -16,10 +16,10 @@ export interface Checkpoint extends BlockStart {
 export const MAX_EXPANSION = 1032;
 
 /**
- * Compressed bytes between two checkpoints, at least, so that the windows of an index take at most eight times the
- * bytes of its layer. 4 MiB of output come from no fewer (see {@link MAX_EXPANSION}).
+ * Compressed bytes for each checkpoint but the first, at least, so that the windows of an index take about eight times
+ * the bytes of its layer at most. 4 MiB of output come from no fewer (see {@link MAX_EXPANSION}).
  */
-const MIN_SPAN_INPUT = 4000;
+const INPUT_PER_CHECKPOINT = 4000;
 
 /** Checkpoints of one layer, at most: 256 MiB of windows. Behind the last one, the layer is read as a stream. */
 const MAX_CHECKPOINTS = 8192;
@@ -32,7 +32,7 @@ const MAX_GROWN_SPAN = 32 * 1024 * 1024;
 
 /** How many checkpoints a layer of a size can have, in an index of anybody's. */
 export function maxCheckpoints(compressedSize: number): number {
-  return 1 + Math.floor(compressedSize / MIN_SPAN_INPUT);
+  return 1 + Math.floor(compressedSize / INPUT_PER_CHECKPOINT);
 }
 
 /**
@@ -43,7 +43,6 @@ export function maxCheckpoints(compressedSize: number): number {
 export class SpanRule {
   readonly #spanSize: number;
   #count = 0;
-  #input = 0;
   #output = 0;
 
   constructor(spanSize: number) {
@@ -55,10 +54,9 @@ export class SpanRule {
     if (this.#count > 0) {
       const grown = Math.min(this.#output / EQUAL_SPANS, MAX_GROWN_SPAN);
       if (output - this.#output <= Math.max(this.#spanSize, grown)) return false;
-      if (input - this.#input < MIN_SPAN_INPUT || this.#count === MAX_CHECKPOINTS) return false;
+      if (this.#count >= Math.min(maxCheckpoints(input), MAX_CHECKPOINTS)) return false;
     }
     this.#count++;
-    this.#input = input;
     this.#output = output;
     return true;
   }
