@@ -38,7 +38,8 @@ export async function viewFiles(
     if (!isDigest || !isLayercacheError(error, 'NOT_FOUND')) throw error;
   }
   const index = await cache.layerIndex(imageOrLayer, { signal: options.signal });
-  const merged = MergedView.of([{ diffID: index.diffID, entries: index.ztoc.entries }]);
+  const layers = [{ diffID: index.diffID, entries: index.ztoc.entries }];
+  const merged = await MergedView.merge(layers, { signal: options.signal });
   return { merged, claimedLayers: claimedOf([index]) };
 }
 

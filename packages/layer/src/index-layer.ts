@@ -17,7 +17,7 @@ import { SpanDigester } from './span-digester.js';
 import type { TarEntry } from './tar/entry.js';
 import { TAR_LIMITS, type TarLimits } from './tar/limits.js';
 import { TarReader } from './tar/tar-reader.js';
-import { decompressZstd } from './zstd.js';
+import { decompressZstd } from './zstd/decompress-zstd.js';
 
 export interface IndexLayerOptions {
   readonly form: LayerForm;
@@ -123,7 +123,8 @@ async function indexTar(
   let nextSpan = 0;
   for await (const piece of form === 'tar'
     ? portions(source, signal)
-    : decompressZstd(hashed(source, compressed, signal))) {
+    : decompressZstd(hashed(source, compressed, signal), signal)) {
+    throwIfAborted(signal);
     if (form === 'tar') compressed.update(piece);
     for (; nextSpan < tar.digester.size + piece.length; nextSpan += spanSize) spans.begin(nextSpan, nextSpan);
     spans.update(piece);

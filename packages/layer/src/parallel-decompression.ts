@@ -14,6 +14,7 @@ import { untilAborted } from './abort.js';
 import { portions } from './bytes.js';
 import { GzipInflation } from './deflate/gzip-inflation.js';
 import { inflateFrom } from './deflate/restart.js';
+import { SpanContinuity } from './deflate/span-continuity.js';
 import { MAX_SPAN, readSpan, spanAt, type IndexedLayer, type Span } from './spans.js';
 
 export interface ParallelOptions {
@@ -49,7 +50,10 @@ export function decompressLayer(layer: IndexedLayer, options: DecompressOptions)
   });
 }
 
-/** What {@link decompressLayer} gives, unverified, for a receiver who hashes it: the index may say anything. */
+/**
+ * What {@link decompressLayer} gives, unverified, for a receiver who hashes it. The sizes and windows of the index are
+ * held against the output: the stream fails with `COMPRESSION_INVALID` where they are wrong.
+ */
 export function inflateLayer(layer: IndexedLayer, options: ParallelOptions = {}): AsyncIterable<Uint8Array> {
   const { ztoc, bytes } = layer;
   if (ztoc.compression === 'uncompressed')
@@ -90,12 +94,15 @@ async function* inflated(
   { concurrency = availableParallelism() + 2, signal }: ParallelOptions,
 ): AsyncGenerator<Uint8Array> {
   const limit = pLimit(concurrency);
-  const ahead: { readonly inflating: Promise<Inflated>; readonly size: number }[] = [];
+  const ahead: { readonly span: Span; readonly inflating: Promise<Inflated>; readonly size: number }[] = [];
+  const continuity = new SpanContinuity();
   let held = 0;
   async function* inTurn(): AsyncGenerator<Uint8Array> {
     const first = ahead.shift();
     if (first === undefined) return;
+    continuity.begin(first.span);
     for await (const piece of await untilAborted(first.inflating, signal)) {
+      continuity.take(piece);
       for (let at = 0; at < piece.length; at += PORTION) {
         yield piece.subarray(at, at + PORTION);
         // The event loop has to come round, or zlib's threads wait while a whole span is hashed.
@@ -111,7 +118,7 @@ async function* inflated(
         yield* inTurn();
       const inflating = limit(inflate, layer, span, signal);
       inflating.catch(() => undefined);
-      ahead.push({ inflating, size });
+      ahead.push({ span, inflating, size });
       held += size;
     }
     while (ahead.length > 0) yield* inTurn();

@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
 import { LayercacheError, throwIfAborted } from '@layercache/oci';
 import { inflateFrom } from './deflate/restart.js';
+import { SpanContinuity } from './deflate/span-continuity.js';
 import { readSpan, spanAt, spanIndexOf, verifySpan, type IndexedLayer, type Span } from './spans.js';
 import type { TarEntry } from './tar/entry.js';
 
@@ -10,7 +11,8 @@ export interface ReadOptions {
 
 /**
  * Bytes `start` up to and without `end` of the tar inside a layer. Only the spans they lie in are read, each
- * checked against its digest before anything of it is handed over. Memory: one span, compressed.
+ * checked against its digest before anything of it is handed over. Where a read goes on from one span to the next, the
+ * window of the next is checked against the output before it. Memory: one span, compressed.
  *
  * The stream fails with `DIGEST_MISMATCH` or `COMPRESSION_INVALID` when the layer is not the one indexed.
  */
@@ -45,6 +47,7 @@ async function* range(
     );
   }
   let at = start;
+  const continuity = new SpanContinuity();
   for (let index = spanIndexOf(layer.ztoc, start); at < end; index++) {
     throwIfAborted(signal);
     const span = spanAt(layer.ztoc, index);
@@ -53,7 +56,11 @@ async function* range(
     const bytes = await readSpan(layer, span, signal);
     verifySpan(layer.ztoc, span, bytes);
     const stop = Math.min(end, span.outputEnd ?? end);
-    for await (const piece of slice(outputOf(span, bytes), at - span.output, stop - span.output)) {
+    for await (const piece of slice(
+      outputOf(span, bytes, continuity),
+      at - span.output,
+      stop - span.output,
+    )) {
       throwIfAborted(signal);
       at += piece.length;
       yield piece;
@@ -68,13 +75,21 @@ async function* range(
   }
 }
 
-function outputOf(span: Span, bytes: Uint8Array): AsyncIterable<Uint8Array> | Iterable<Uint8Array> {
-  return span.checkpoint === undefined ? [bytes] : inflateFrom(span.checkpoint, bytes);
+async function* outputOf(
+  span: Span,
+  bytes: Uint8Array,
+  continuity: SpanContinuity,
+): AsyncGenerator<Uint8Array> {
+  continuity.begin(span);
+  for await (const piece of span.checkpoint === undefined ? [bytes] : inflateFrom(span.checkpoint, bytes)) {
+    continuity.take(piece);
+    yield piece;
+  }
 }
 
 /** Bytes `from` up to and without `to` of a stream, which is not read any further. */
 async function* slice(
-  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  pieces: AsyncIterable<Uint8Array>,
   from: number,
   to: number,
 ): AsyncGenerator<Uint8Array> {
@@ -102,13 +117,28 @@ async function* file(
     yield* range(layer, offset, offset + size, options);
     return;
   }
-  let stored = offset;
+  // In one go: segments lie one behind the other in the tar, and a file may have many in one span.
+  const stored = range(layer, offset, offset + size, options);
+  let piece: Uint8Array = HOLE.subarray(0, 0);
   let at = 0;
-  for (const segment of sparse.segments) {
-    yield* zeros(segment.offset - at);
-    yield* range(layer, stored, stored + segment.size, options);
-    stored += segment.size;
-    at = segment.offset + segment.size;
+  try {
+    for (const segment of sparse.segments) {
+      yield* zeros(segment.offset - at);
+      for (let left = segment.size; left > 0;) {
+        if (piece.length === 0) {
+          const next = await stored.next();
+          if (next.done === true) return;
+          piece = next.value;
+        }
+        const part = piece.subarray(0, left);
+        piece = piece.subarray(part.length);
+        left -= part.length;
+        yield part;
+      }
+      at = segment.offset + segment.size;
+    }
+  } finally {
+    await stored.return(undefined);
   }
   yield* zeros(sparse.size - at);
 }

@@ -1,11 +1,12 @@
 import { expect } from 'chai';
-import { gzipSync } from 'node:zlib';
+import { deflateRawSync, gunzipSync, gzipSync } from 'node:zlib';
 import { digestOf, isLayercacheError, type ErrorCode } from '@layercache/oci';
 import { WINDOW_SIZE } from '../src/deflate/checkpoint.js';
 import { indexLayer, type IndexLayerOptions } from '../src/index-layer.js';
-import { encodeZtoc } from '../src/ztoc/ztoc-codec.js';
+import { readFile } from '../src/random-access.js';
+import { decodeZtoc, encodeZtoc } from '../src/ztoc/ztoc-codec.js';
 import { gzipVariants } from './deflate/gzip-streams.js';
-import { membersOf, portionsOf, someTar } from './layers.js';
+import { membersOf, MemoryLayer, portionsOf, someTar } from './layers.js';
 import { tar } from './tar/tar-builder.js';
 
 /** zstd of "zstd layers" would need a compressor; this is one raw block per frame, as RFC 8878 allows. */
@@ -132,6 +133,14 @@ describe('indexing a layer', () => {
       );
     });
 
+    it(`says each time that a gzip with garbage behind it is corrupt, with ${workers} threads`, async () => {
+      const stream = Buffer.concat([gzipSync(bytes), Buffer.alloc(9 << 20, 0xff)]);
+      for (const size of [70_001, 1 << 20, stream.length]) {
+        const failed = await failure(indexLayer(portionsOf(stream, size), { ...options, workers }));
+        expect(failed.code).to.equal('COMPRESSION_INVALID');
+      }
+    });
+
     it(`stops when the caller gives up, with ${workers} threads`, async () => {
       const controller = new AbortController();
       async function* endless(): AsyncGenerator<Uint8Array> {
@@ -189,6 +198,61 @@ describe('indexing a layer', () => {
     const index = await indexLayer([stream], { form: 'tar+gzip', workers: 0 });
     expect(index.tarSize).to.equal(512 + file.size + 1024);
     expect(process.memoryUsage().rss - before).to.be.lessThan(150 << 20);
+  });
+
+  describe('of a hostile stream', () => {
+    const header = gzipSync('').subarray(0, 10);
+    const emptyStored = Buffer.from([0, 0, 0, 255, 255]);
+    // Four blocks of ten bits.
+    const emptyFixed = Buffer.from([0x02, 0x08, 0x20, 0x80, 0]);
+    const content = tar({ name: 'f', data: 'x' });
+
+    function behind(blocks: Buffer): Buffer {
+      return Buffer.concat([header, blocks, deflateRawSync(content), gzipSync(content).subarray(-8)]);
+    }
+
+    const floods: Readonly<Record<string, Buffer>> = {
+      'stored blocks': behind(Buffer.alloc(15_000, emptyStored)),
+      'blocks of fixed codes': behind(Buffer.alloc(50_000, emptyFixed)),
+      members: Buffer.concat([...Array.from({ length: 2000 }, () => gzipSync('')), gzipSync(content)]),
+      'blocks behind the tar': Buffer.concat([
+        gzipSync(content),
+        header,
+        Buffer.alloc(15_000, emptyStored),
+        gzipSync('').subarray(10),
+      ]),
+    };
+    for (const [name, stream] of Object.entries(floods)) {
+      it(`has one checkpoint for an offset of the tar, however many empty ${name} there are`, async () => {
+        expect(gunzipSync(stream).equals(content)).to.equal(true);
+        const { ztoc } = await indexLayer([stream], { ...options, spanSize: 1 });
+        const outputs = ztoc.checkpoints.map(({ output }) => output);
+        expect(outputs).to.deep.equal(name === 'blocks behind the tar' ? [0, content.length] : [0]);
+        const layer = { ztoc: decodeZtoc(encodeZtoc(ztoc)), bytes: new MemoryLayer(stream) };
+        const pieces: Uint8Array[] = [];
+        for await (const piece of readFile(layer, ztoc.entries[0]!)) pieces.push(piece as Uint8Array);
+        expect(Buffer.concat(pieces).toString()).to.equal('x');
+      });
+    }
+
+    it('has no more checkpoints than its compressed size allows, whatever the spans', async () => {
+      // A block for each two bytes of output.
+      const data = Buffer.alloc(40_000, 'ab');
+      const archive = tar({ name: 'f', data });
+      const blocks = [...portionsOf(archive, 2)].map((two) =>
+        Buffer.concat([Buffer.from([0, 2, 0, 253, 255]), two]),
+      );
+      const stream = Buffer.concat([
+        header,
+        ...blocks,
+        Buffer.from([1, 0, 0, 255, 255]),
+        gzipSync(archive).subarray(-8),
+      ]);
+      const { ztoc } = await indexLayer([stream], { ...options, spanSize: 1 });
+      expect(ztoc.checkpoints.length).to.be.greaterThan(30);
+      expect(encodeZtoc(ztoc).length).to.be.lessThan(9 * stream.length);
+      expect(decodeZtoc(encodeZtoc(ztoc)).checkpoints).to.have.length(ztoc.checkpoints.length);
+    });
   });
 
   it('indexes members of a gzip as one stream', async () => {

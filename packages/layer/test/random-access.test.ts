@@ -4,9 +4,10 @@ import type { Readable } from 'node:stream';
 import { gzipSync } from 'node:zlib';
 import { digestOf, isLayercacheError } from '@layercache/oci';
 import { indexLayer } from '../src/index-layer.js';
-import { decompressLayer } from '../src/parallel-decompression.js';
+import { decompressLayer, inflateLayer } from '../src/parallel-decompression.js';
 import { readFile, readRange } from '../src/random-access.js';
 import type { IndexedLayer } from '../src/spans.js';
+import type { Ztoc } from '../src/ztoc/ztoc.js';
 import { decodeZtoc, encodeZtoc } from '../src/ztoc/ztoc-codec.js';
 import { compressible } from './deflate/gzip-streams.js';
 import { membersOf, MemoryLayer, someTar } from './layers.js';
@@ -93,6 +94,21 @@ describe('random access', () => {
     expect((await all(readFile(layer, layer.ztoc.entries[0]!))).equals(wanted)).to.equal(true);
   });
 
+  it('reads each span of a sparse file once, however many segments it has', async () => {
+    const count = 20_000;
+    const map = Array.from({ length: count }, (_, index) => `${index * 3},2`).join(',');
+    const archive = tar({
+      name: 's',
+      data: Buffer.alloc(count * 2, 'ab'),
+      pax: { 'GNU.sparse.size': String(count * 3), 'GNU.sparse.map': map },
+    });
+    const layer = await open(gzipSync(archive, { memLevel: 1 }), 10_000);
+    layer.bytes.reads.length = 0;
+    const content = await all(readFile(layer, layer.ztoc.entries[0]!));
+    expect(content.equals(Buffer.alloc(count * 3, 'ab\0'))).to.equal(true);
+    expect(layer.bytes.reads.length).to.be.at.most(layer.ztoc.checkpoints.length);
+  });
+
   it('hands nothing over from a span that is not what was indexed', async () => {
     const stream = gzipSync(bytes);
     const { ztoc } = await open(stream);
@@ -134,6 +150,69 @@ describe('random access', () => {
     const signal = AbortSignal.abort();
     expect(await codeOf(readRange(layer, 0, 100_000, { signal }))).to.equal('ABORTED');
     expect(await codeOf(decompressLayer(layer, { diffID: digestOf(bytes), signal }))).to.equal('ABORTED');
+  });
+});
+
+describe('the window of a checkpoint', () => {
+  const stream = gzipSync(bytes, { memLevel: 1 });
+
+  /** The layer with an index in which one byte of a window is another one. */
+  function withWrongWindow(ztoc: Ztoc, number: number, at: number): IndexedLayer {
+    const checkpoints = ztoc.checkpoints.map((checkpoint, index) => {
+      const window = Buffer.from(checkpoint.window);
+      if (index === number) window[at]! ^= 0x20;
+      return { ...checkpoint, window };
+    });
+    return { ztoc: { ...ztoc, checkpoints }, bytes: new MemoryLayer(stream) };
+  }
+
+  async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
+    const all: Uint8Array[] = [];
+    for await (const piece of pieces) all.push(piece);
+    return Buffer.concat(all);
+  }
+
+  it('is checked against the output before it, wherever it is wrong', async () => {
+    const { ztoc } = await open(stream, 40_000);
+    const { checkpoints } = ztoc;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: checkpoints.length - 1 }),
+        fc.integer({ min: 0, max: 32_767 }),
+        fc.nat({ max: 30_000 }),
+        async (number, at, before) => {
+          const layer = withWrongWindow(ztoc, number, at);
+          const { output } = checkpoints[number]!;
+          const parallel = await collect(inflateLayer(layer, { concurrency: 2 })).catch(
+            (error: unknown) => error,
+          );
+          expect(isLayercacheError(parallel, 'COMPRESSION_INVALID'), String(parallel)).to.equal(true);
+          // Whole spans are inflated, so what lies before the range is known as well.
+          const start = Math.max(0, output - 1 - before);
+          expect(await codeOf(readRange(layer, start, output + 1))).to.equal('COMPRESSION_INVALID');
+          expect(await codeOf(readRange(layer, start, output))).to.equal(undefined);
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  it('may be anything before the first byte of the tar', async () => {
+    const layer = withWrongWindow((await open(stream)).ztoc, 0, 7);
+    expect((await collect(inflateLayer(layer))).equals(bytes)).to.equal(true);
+  });
+
+  it('is checked across spans that are shorter than it', async () => {
+    const short = membersOf(bytes, 200);
+    const { ztoc } = await open(short, 1000);
+    expect(
+      ztoc.checkpoints.some(
+        ({ output }, at) => (ztoc.checkpoints[at + 1]?.output ?? Infinity) - output < 20_000,
+      ),
+    ).to.equal(true);
+    expect((await collect(inflateLayer({ ztoc, bytes: new MemoryLayer(short) }))).equals(bytes)).to.equal(
+      true,
+    );
   });
 });
 

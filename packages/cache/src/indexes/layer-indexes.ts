@@ -121,9 +121,9 @@ export class LayerIndexes {
       if (index.diffID !== claimed) await this.#contradicted(manifest, layer, claimed, signal);
       indexes.push(index);
     }
-    const merged = MergedView.of(
+    const merged = await MergedView.merge(
       indexes.map(({ diffID, ztoc }) => ({ diffID, entries: ztoc.entries })),
-      { time: config.created === undefined ? undefined : parseTimestamp(config.created) },
+      { time: config.created === undefined ? undefined : parseTimestamp(config.created), signal },
     );
     const proven = (): Promise<ImageView> => this.view(manifest.digest, { provenOnly: true, signal });
     return new ImageView(manifest, merged, indexes, this.#access, proven);

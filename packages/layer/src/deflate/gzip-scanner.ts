@@ -43,8 +43,10 @@ export class GzipScanner {
   readonly #onBlockStart: (start: BlockStart) => void;
   readonly #buffer = new Uint8Array(PIECE + 2 * HEADER_MARGIN);
   readonly #view = new DataView(this.#buffer.buffer);
-  readonly #table = new CodeTable();
+  readonly #dynamicTable = new CodeTable();
   readonly #lengths = new Uint8Array(320);
+  /** Codes of the current block. */
+  #table = this.#dynamicTable;
   /** Bytes in the buffer, and the offset in the stream of its first. */
   #filled = 0;
   #base = 0;
@@ -59,6 +61,8 @@ export class GzipScanner {
   /** 0 where a literal or length is due, 2^LOOKUP_BITS where a distance is. */
   #half = 0;
   #ended = false;
+  /** Why the stream is no gzip. Its state is of no use from then on. */
+  #failure: LayercacheError | undefined;
 
   constructor(onBlockStart: (start: BlockStart) => void) {
     this.#onBlockStart = onBlockStart;
@@ -76,6 +80,7 @@ export class GzipScanner {
 
   /** @throws LayercacheError `COMPRESSION_INVALID` with the offset where the stream is no gzip */
   push(chunk: Uint8Array): void {
+    if (this.#failure !== undefined) throw this.#failure;
     for (let from = 0; from < chunk.length; from += PIECE) {
       const piece = chunk.subarray(from, from + PIECE);
       this.#buffer.set(piece, this.#filled);
@@ -91,6 +96,7 @@ export class GzipScanner {
 
   /** @throws LayercacheError `COMPRESSION_INVALID` when the stream is not complete */
   finish(): void {
+    if (this.#failure !== undefined) throw this.#failure;
     this.#ended = true;
     this.#buffer.fill(0, this.#filled, this.#filled + HEADER_MARGIN);
     this.#follow();
@@ -189,16 +195,14 @@ export class GzipScanner {
       return;
     }
     if (type === 3) this.#corrupt('a block has the reserved type 3', start);
-    const problem = type === 1 ? this.#setFixedCodes() : this.#readDynamicCodes();
-    if (problem !== undefined) this.#corrupt(`a block is not valid: ${problem}`, start);
+    if (type === 1) this.#table = fixedTable();
+    else {
+      this.#table = this.#dynamicTable;
+      const problem = this.#readDynamicCodes();
+      if (problem !== undefined) this.#corrupt(`a block is not valid: ${problem}`, start);
+    }
     this.#half = 0;
     this.#state = 'codes';
-  }
-
-  #setFixedCodes(): string | undefined {
-    const lengths = this.#lengths;
-    lengths.fill(8, 0, 144).fill(9, 144, 256).fill(7, 256, 280).fill(8, 280, 288).fill(5, 288, 320);
-    return this.#table.set(lengths, 288, 32);
   }
 
   #readDynamicCodes(): string | undefined {
@@ -232,7 +236,7 @@ export class GzipScanner {
       index += count;
     }
     if (this.#at > this.#filled * 8) this.#truncated();
-    return this.#table.set(lengths, literalCount, distanceCount);
+    return this.#dynamicTable.set(lengths, literalCount, distanceCount);
   }
 
   /** Follows codes to the end of the block, or until `limit` (a bit in the buffer) has been reached. */
@@ -276,18 +280,33 @@ export class GzipScanner {
   }
 
   #refuse(problem: string, at: number): never {
-    throw new LayercacheError(
-      'COMPRESSION_INVALID',
-      `the gzip stream is corrupt at byte ${this.#base + at}: ${problem}; fetch the layer again`,
-    );
+    this.#fail(`the gzip stream is corrupt at byte ${this.#base + at}: ${problem}; fetch the layer again`);
   }
 
   #truncated(): never {
-    throw new LayercacheError(
-      'COMPRESSION_INVALID',
-      `the gzip stream is truncated: it ends at byte ${this.#base + this.#filled} before its data does; fetch the layer again`,
+    const end = this.#base + this.#filled;
+    this.#fail(
+      `the gzip stream is truncated: it ends at byte ${end} before its data does; fetch the layer again`,
     );
   }
+
+  #fail(message: string): never {
+    this.#failure = new LayercacheError('COMPRESSION_INVALID', message);
+    throw this.#failure;
+  }
+}
+
+let fixed: CodeTable | undefined;
+
+/** The fixed codes (RFC 1951 section 3.2.6), made once: a block of them may have ten bits, and there may be millions. */
+function fixedTable(): CodeTable {
+  if (fixed === undefined) {
+    fixed = new CodeTable();
+    const lengths = new Uint8Array(320);
+    lengths.fill(8, 0, 144).fill(9, 144, 256).fill(7, 256, 280).fill(8, 280, 288).fill(5, 288, 320);
+    fixed.set(lengths, 288, 32);
+  }
+  return fixed;
 }
 
 /** A table over 7 bits of `length << 5 | symbol`; undefined when the code is not complete. */

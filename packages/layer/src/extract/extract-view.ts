@@ -185,9 +185,17 @@ class Extraction {
   }
 }
 
-/** Node takes a number before 1970 for now; a `Date` it takes as it is, to the millisecond. */
+/** Seconds before and after 1970 that Node can set at all. File systems have less, and take the nearest they have. */
+const MAX_TIME = 8_640_000_000_000;
+
+/**
+ * The nearest time to one of a tar, which may have any, that can be set. Node takes a number before 1970 for now; a
+ * `Date` it takes as it is, to the millisecond.
+ */
 function timeFor({ seconds, nanoseconds }: Timestamp): number | Date {
-  return seconds < 0 ? new Date(seconds * 1000 + nanoseconds / 1e6) : seconds + nanoseconds / 1e9;
+  const whole = Math.min(Math.max(seconds, -MAX_TIME), MAX_TIME);
+  const fraction = whole === seconds && whole < MAX_TIME ? nanoseconds : 0;
+  return whole < 0 ? new Date(whole * 1000 + fraction / 1e6) : whole + fraction / 1e9;
 }
 
 async function writeAll(handle: fs.FileHandle, bytes: Uint8Array, position: number): Promise<void> {

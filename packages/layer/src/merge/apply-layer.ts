@@ -2,8 +2,8 @@ import type { Digest } from '@layercache/oci';
 import { compareBytes } from '../tar/byte-string.js';
 import { xattrs, type TarEntry } from '../tar/entry.js';
 import { cleanPath } from './clean-path.js';
-import type { Note, NoteKind } from './note.js';
-import { lookUp, type Inode, type Tree, type TreeNode } from './tree.js';
+import type { NoteKind, NoteList } from './note.js';
+import { MAX_SYMLINKS, type Inode, type Tree, type TreeNode } from './tree.js';
 
 const WHITEOUT = '.wh.';
 /** Not whiteouts but AUFS's own files, but for the one that the specification took over. */
@@ -21,6 +21,8 @@ export interface LayerFiles {
 interface Placed {
   readonly entry: TarEntry;
   readonly parts: readonly string[];
+  /** The parts as one text. */
+  readonly path: string;
   /** Position in the tar. */
   readonly at: number;
 }
@@ -43,56 +45,66 @@ export class LayerApplication {
   readonly #tree: Tree;
   readonly #number: number;
   readonly #layer: LayerFiles;
-  readonly #notes: Note[];
-  /** Nodes of this layer, by the entry that made them. */
-  readonly #made = new Map<Placed, TreeNode>();
+  readonly #notes: NoteList;
+  /** Hardlinks that have been seen to: what they are names of, if anything. */
+  readonly #linked = new Map<Placed, Inode | undefined>();
 
-  constructor(tree: Tree, number: number, layer: LayerFiles, notes: Note[]) {
+  constructor(tree: Tree, number: number, layer: LayerFiles, notes: NoteList) {
     this.#tree = tree;
     this.#number = number;
     this.#layer = layer;
     this.#notes = notes;
   }
 
-  run(): void {
-    const plan = this.#plan();
-    for (const whiteout of plan.whiteouts) this.#hide(whiteout, plan);
-    const placed = [...plan.entries.values()].sort(byDepth);
-    for (const each of placed) if (each.entry.type !== 'hardlink') this.#place(each);
-    for (const each of placed) if (each.entry.type === 'hardlink') this.#link(each, plan, []);
-    // A whiteout stands in a folder, which unpacking it would make.
-    for (const { parts, entry } of plan.whiteouts) this.#parent(parts, entry);
-  }
-
-  #note(kind: NoteKind, name: string): void {
-    this.#notes.push({ kind, layer: this.#number, name });
-  }
-
-  #plan(): Plan {
+  /** Does the work entry by entry, so that the caller can do something else in between, or stop. */
+  *run(): Generator<void> {
     const plan: Plan = { whiteouts: [], entries: new Map(), aufsLinks: new Map() };
-    this.#layer.entries.forEach((entry, at) => {
-      const path = cleanPath(entry.name);
-      if (path === undefined) {
-        this.#note('name refused', entry.name);
-        return;
-      }
-      if (path.isUnusual) this.#note('name cleaned', entry.name);
-      const { parts } = path;
-      const base = parts.at(-1) ?? '';
-      const folders = parts.slice(0, -1);
-      if (parts.some((part) => part.startsWith(AUFS)) && base !== OPAQUE) {
-        this.#note('AUFS leftover', entry.name);
-        if (folders.at(-1) === AUFS_LINKS) plan.aufsLinks.set(base, this.#inodeOf(entry));
-      } else if (folders.some((part) => part.startsWith(WHITEOUT)))
-        this.#note('whiteout refused', entry.name);
-      else if (base.startsWith(WHITEOUT)) plan.whiteouts.push({ entry, parts, at });
-      else {
-        const key = parts.join('/');
-        if (plan.entries.has(key)) this.#note('duplicate', entry.name);
-        plan.entries.set(key, { entry, parts, at });
-      }
-    });
-    return plan;
+    for (const [at, entry] of this.#layer.entries.entries()) {
+      this.#sortIn(entry, at, plan);
+      yield;
+    }
+    for (const whiteout of plan.whiteouts) {
+      this.#hide(whiteout, plan);
+      yield;
+    }
+    const placed = [...plan.entries.values()].sort(byDepth);
+    for (const each of placed) {
+      if (each.entry.type === 'hardlink') continue;
+      this.#place(each);
+      yield;
+    }
+    for (const each of placed) if (each.entry.type === 'hardlink') yield* this.#link(each, plan);
+    // A whiteout stands in a folder, which unpacking it would make.
+    for (const { parts, entry } of plan.whiteouts) {
+      this.#parent(parts, entry);
+      yield;
+    }
+  }
+
+  #note(kind: NoteKind, name: string | (() => string)): void {
+    this.#notes.add(kind, this.#number, name);
+  }
+
+  #sortIn(entry: TarEntry, at: number, plan: Plan): void {
+    const cleaned = cleanPath(entry.name);
+    if (cleaned === undefined) {
+      this.#note('name refused', entry.name);
+      return;
+    }
+    if (cleaned.isUnusual) this.#note('name cleaned', entry.name);
+    const { parts } = cleaned;
+    const base = parts.at(-1) ?? '';
+    const folders = parts.slice(0, -1);
+    const path = parts.join('/');
+    if (parts.some((part) => part.startsWith(AUFS)) && base !== OPAQUE) {
+      this.#note('AUFS leftover', entry.name);
+      if (folders.at(-1) === AUFS_LINKS) plan.aufsLinks.set(base, this.#inodeOf(entry));
+    } else if (folders.some((part) => part.startsWith(WHITEOUT))) this.#note('whiteout refused', entry.name);
+    else if (base.startsWith(WHITEOUT)) plan.whiteouts.push({ entry, parts, path, at });
+    else {
+      if (plan.entries.has(path)) this.#note('duplicate', entry.name);
+      plan.entries.set(path, { entry, parts, path, at });
+    }
   }
 
   #hide({ entry, parts }: Placed, plan: Plan): void {
@@ -103,12 +115,12 @@ export class LayerApplication {
       return;
     }
     if (this.#leavesSymlink(parts, plan)) return;
-    const folder = lookUp(this.#tree.root, parts.slice(0, -1));
+    const folder = this.#tree.lookUp(parts.slice(0, -1));
     if (folder === 'refused') this.#note('symlink refused', entry.name);
     if (folder === undefined || folder === 'refused') return;
-    if (base === OPAQUE) folder.node.children.clear();
+    if (base === OPAQUE) this.#tree.removeAll(folder.node);
     else {
-      folder.node.children.delete(hidden);
+      this.#tree.remove(folder.node, hidden);
       if (plan.entries.has([...parts.slice(0, -1), hidden].join('/')))
         this.#note('whiteout and entry', entry.name);
     }
@@ -119,11 +131,23 @@ export class LayerApplication {
    * nothing to hide then: that folder is new, and what the symlink led to is another.
    */
   #leavesSymlink(parts: readonly string[], plan: Plan): boolean {
+    let here = this.#tree.root;
+    let symlinks = 0;
     for (let length = 1; length < parts.length; length++) {
-      if (plan.entries.get(parts.slice(0, length).join('/'))?.entry.type !== 'dir') continue;
-      const folder = lookUp(this.#tree.root, parts.slice(0, length - 1));
-      if (folder === undefined || folder === 'refused') return false;
-      if (folder.node.children.get(parts[length - 1] ?? '')?.inode.type === 'symlink') return true;
+      const name = parts[length - 1] ?? '';
+      const child = here.children.get(name);
+      if (child?.isFolder === true) {
+        here = child;
+        continue;
+      }
+      if (child?.inode.type === 'symlink') {
+        symlinks++;
+        if (symlinks > MAX_SYMLINKS) return false;
+        if (plan.entries.get(parts.slice(0, length).join('/'))?.entry.type === 'dir') return true;
+      }
+      const next = this.#tree.lookUp([name], here);
+      if (next === undefined || next === 'refused') return false;
+      here = next.node;
     }
     return false;
   }
@@ -131,7 +155,7 @@ export class LayerApplication {
   /** The folder that an entry goes into; undefined when the entry is refused. */
   #parent(parts: readonly string[], entry: TarEntry): TreeNode | undefined {
     const folder = this.#tree.makeFolder(parts.slice(0, -1), (made, isReplaced) => {
-      this.#note(isReplaced ? 'parent replaced' : 'parent implied', made.join('/'));
+      this.#note(isReplaced ? 'parent replaced' : 'parent implied', () => made.path);
     });
     if (folder === 'refused') {
       this.#note('symlink refused', entry.name);
@@ -141,8 +165,7 @@ export class LayerApplication {
     return folder.node;
   }
 
-  #place(placed: Placed): void {
-    const { entry, parts } = placed;
+  #place({ entry, parts }: Placed): void {
     const name = parts.at(-1);
     const inode = this.#inodeOf(entry);
     if (name === undefined) {
@@ -157,53 +180,62 @@ export class LayerApplication {
     if (there?.isFolder === true && inode.type === 'dir') {
       there.inode = inode;
       there.layer = this.#number;
-      this.#made.set(placed, there);
-    } else this.#made.set(placed, this.#tree.put(folder, name, inode, this.#number));
+    } else this.#tree.put(folder, name, inode, this.#number);
   }
 
-  /** @param chain hardlinks that wait for this one, to tell a circle */
-  #link(placed: Placed, plan: Plan, chain: readonly Placed[]): TreeNode | undefined {
-    const before = this.#made.get(placed);
-    if (before !== undefined) return before;
-    const { entry, parts } = placed;
+  /** Makes a hardlink, and first those of its layer that it leads to one after the other. Each is seen to once. */
+  *#link(first: Placed, plan: Plan): Generator<void> {
+    const chain = new Set<Placed>();
+    let next: Placed | undefined = first;
+    for (; next !== undefined && !this.#linked.has(next); next = hardlinkBehind(next, plan)) {
+      if (chain.has(next)) {
+        this.#note('hardlink refused', next.entry.name);
+        break;
+      }
+      chain.add(next);
+      yield;
+    }
+    for (const placed of [...chain].reverse()) {
+      this.#linked.set(placed, this.#makeLink(placed, plan));
+      yield;
+    }
+  }
+
+  /** Returns what it is a name of; undefined when it was left out. */
+  #makeLink(placed: Placed, plan: Plan): Inode | undefined {
+    const { entry, parts, path } = placed;
     const name = parts.at(-1);
     const target = cleanPath(entry.linkname);
-    if (target === undefined || name === undefined || chain.includes(placed) || chain.length > 1000) {
+    if (target === undefined || name === undefined) {
       this.#note('hardlink refused', entry.name);
       return undefined;
     }
-    const inode = this.#targetOf(placed, target.parts, plan, [...chain, placed]);
+    const inode = this.#targetOf(placed, target.parts, plan);
     if (inode === undefined) {
       this.#note('hardlink missing', entry.name);
       return undefined;
     }
-    if (inode.type === 'dir' || target.parts.join('/') === parts.join('/')) {
+    if (inode.type === 'dir' || target.parts.join('/') === path) {
       this.#note('hardlink refused', entry.name);
       return undefined;
     }
     if (!hasAttributesOf(entry, inode)) this.#note('hardlink attributes', entry.name);
     const folder = this.#parent(parts, entry);
     if (folder === undefined) return undefined;
-    const node = this.#tree.put(folder, name, inode, this.#number);
-    this.#made.set(placed, node);
-    return node;
+    this.#tree.put(folder, name, inode, this.#number);
+    return inode;
   }
 
-  #targetOf(
-    placed: Placed,
-    parts: readonly string[],
-    plan: Plan,
-    chain: readonly Placed[],
-  ): Inode | undefined {
+  #targetOf(placed: Placed, parts: readonly string[], plan: Plan): Inode | undefined {
     const base = parts.at(-1);
     if (base === undefined) return this.#tree.root.inode;
     if (parts.at(-2) === AUFS_LINKS) return plan.aufsLinks.get(base);
     const sameLayer = plan.entries.get(parts.join('/'));
     if (sameLayer !== undefined) {
       if (sameLayer.at > placed.at) this.#note('hardlink forward', placed.entry.name);
-      if (sameLayer.entry.type === 'hardlink') return this.#link(sameLayer, plan, chain)?.inode;
+      if (sameLayer.entry.type === 'hardlink') return this.#linked.get(sameLayer);
     }
-    const folder = lookUp(this.#tree.root, parts.slice(0, -1));
+    const folder = this.#tree.lookUp(parts.slice(0, -1));
     if (folder === undefined || folder === 'refused') return undefined;
     return folder.node.children.get(base)?.inode;
   }
@@ -238,14 +270,18 @@ export class LayerApplication {
   }
 }
 
+/** The hardlink of the same layer that another one is a link to. */
+function hardlinkBehind({ entry }: Placed, plan: Plan): Placed | undefined {
+  const parts = cleanPath(entry.linkname)?.parts ?? [];
+  if (parts.at(-2) === AUFS_LINKS) return undefined;
+  const target = plan.entries.get(parts.join('/'));
+  return target?.entry.type === 'hardlink' ? target : undefined;
+}
+
 /** Folders before what is in them; otherwise by name, so that the order of the tar does not matter. */
 function byDepth(a: Placed, b: Placed): number {
   const isFolder = ({ entry }: Placed): number => (entry.type === 'dir' ? 0 : 1);
-  return (
-    a.parts.length - b.parts.length ||
-    isFolder(a) - isFolder(b) ||
-    compareBytes(a.parts.join('/'), b.parts.join('/'))
-  );
+  return a.parts.length - b.parts.length || isFolder(a) - isFolder(b) || compareBytes(a.path, b.path);
 }
 
 function hasAttributesOf(entry: TarEntry, inode: Inode): boolean {

@@ -1,7 +1,5 @@
 import { LayercacheError } from '@layercache/oci';
-
-/** Folders a path may lead through. Linux takes no path that is deeper (4,096 bytes, two for each step). */
-const MAX_DEPTH = 2048;
+import { MAX_DEPTH } from './tree.js';
 
 export interface CleanPath {
   /** Names from the root on; none for the root itself. */

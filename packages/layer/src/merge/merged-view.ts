@@ -1,9 +1,11 @@
+import { throwIfAborted } from '@layercache/oci';
 import type { Timestamp } from '../tar/entry.js';
 import { compareBytes } from '../tar/byte-string.js';
+import { Turn } from '../turn.js';
 import { LayerApplication, type LayerFiles } from './apply-layer.js';
 import { cleanPath } from './clean-path.js';
-import type { Note } from './note.js';
-import { lookUp, MAX_STEPS, MAX_SYMLINKS, Tree, type Inode, type TreeNode } from './tree.js';
+import { NoteList, type Note } from './note.js';
+import { MAX_STEPS, MAX_SYMLINKS, Tree, type Inode, type TreeNode } from './tree.js';
 
 /** One name in the merged image. */
 export interface ViewNode {
@@ -22,35 +24,78 @@ export interface MergeOptions {
   readonly time?: Timestamp | undefined;
 }
 
+export interface InterruptibleMergeOptions extends MergeOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The files of an image as its layers make them, applied bottom to top. Nothing of their contents is read. */
 export class MergedView {
-  readonly #root: TreeNode;
+  readonly #tree: Tree;
   readonly #links = new Map<Inode, number>();
-  /** What the layers left to interpretation. In the order of layers, then of kind of work. */
+  /** What the layers left to interpretation. In the order of layers, then of kind of work. 10,000 at most. */
   readonly notes: readonly Note[];
+  /** Notes there would be beyond those. */
+  readonly omittedNotes: number;
 
-  private constructor(root: TreeNode, notes: readonly Note[]) {
-    this.#root = root;
+  private constructor(tree: Tree, { notes, omitted }: NoteList) {
+    this.#tree = tree;
     this.notes = notes;
-    for (const [, node] of walk(root)) this.#links.set(node.inode, (this.#links.get(node.inode) ?? 0) + 1);
+    this.omittedNotes = omitted;
+    const folders = [tree.root];
+    for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+      for (const node of folder.children.values()) {
+        if (node.isFolder) folders.push(node);
+        else this.#links.set(node.inode, (this.#links.get(node.inode) ?? 0) + 1);
+      }
+    }
   }
 
   /**
+   * Merges layers in one go. For layers that may be of any size, {@link merge} does the same and lets others work.
+   *
    * @param layers bottom to top
    * @throws LayercacheError `ARCHIVE_INVALID` when a limit is met
    */
   static of(layers: readonly LayerFiles[], options: MergeOptions = {}): MergedView {
-    const tree = new Tree(options.time ?? { seconds: 0, nanoseconds: 0 });
-    const notes: Note[] = [];
-    layers.forEach((layer, number) => {
-      new LayerApplication(tree, number, layer, notes).run();
-    });
-    return new MergedView(tree.root, notes);
+    const work = MergedView.#steps(layers, options);
+    let step = work.next();
+    while (step.done !== true) step = work.next();
+    return step.value;
+  }
+
+  /**
+   * Merges layers in short turns, between which other work is done and the signal is looked at.
+   *
+   * @param layers bottom to top
+   * @throws LayercacheError `ARCHIVE_INVALID` when a limit is met, `ABORTED`
+   */
+  static async merge(
+    layers: readonly LayerFiles[],
+    { signal, ...options }: InterruptibleMergeOptions = {},
+  ): Promise<MergedView> {
+    throwIfAborted(signal);
+    const work = MergedView.#steps(layers, options);
+    const turn = new Turn();
+    let step = work.next();
+    while (step.done !== true) {
+      if (turn.isOver) await turn.next(signal);
+      step = work.next();
+    }
+    return step.value;
+  }
+
+  static *#steps(layers: readonly LayerFiles[], { time }: MergeOptions): Generator<void, MergedView> {
+    const tree = new Tree(time ?? { seconds: 0, nanoseconds: 0 });
+    const notes = new NoteList();
+    for (const [number, layer] of layers.entries())
+      yield* new LayerApplication(tree, number, layer, notes).run();
+    tree.complete();
+    return new MergedView(tree, notes);
   }
 
   /** All names, a folder before what is in it, in the order of their bytes. The root comes first. */
   *nodes(): Generator<ViewNode> {
-    for (const [path, node] of walk(this.#root)) yield this.#view(path, node);
+    for (const [path, node] of walk(this.#tree.root)) yield this.#view(path, node);
   }
 
   /**
@@ -58,20 +103,20 @@ export class MergedView {
    * `keepLink`. Undefined when there is none.
    */
   find(path: string, { keepLink = false }: { readonly keepLink?: boolean } = {}): ViewNode | undefined {
-    const parts = path === '' ? [] : [...(cleanPath(path)?.parts ?? ['..'])];
+    let from = this.#tree.root;
+    let parts = [...(path === '' ? [] : (cleanPath(path)?.parts ?? ['..']))];
     for (let symlinks = 0; symlinks <= MAX_SYMLINKS; symlinks++) {
       while (parts.at(-1) === '' || parts.at(-1) === '.') parts.pop();
       const name = parts.at(-1) ?? '..';
-      const found = lookUp(this.#root, name === '..' ? parts : parts.slice(0, -1));
+      const found = this.#tree.lookUp(name === '..' ? parts : parts.slice(0, -1), from);
       if (found === undefined || found === 'refused') return undefined;
-      if (name === '..') return this.#view(found.parts.join('/'), found.node);
+      if (name === '..') return this.#view(found.node.path, found.node);
       const node = found.node.children.get(name);
       if (node === undefined) return undefined;
-      if (keepLink || node.inode.type !== 'symlink')
-        return this.#view([...found.parts, name].join('/'), node);
+      if (keepLink || node.inode.type !== 'symlink') return this.#view(node.path, node);
       const { target } = node.inode;
-      const from = target.startsWith('/') ? [] : found.parts;
-      parts.splice(0, parts.length, ...from, ...target.split('/', MAX_STEPS));
+      from = target.startsWith('/') ? this.#tree.root : found.node;
+      parts = target.split('/', MAX_STEPS);
     }
     return undefined;
   }

@@ -39,3 +39,19 @@ export interface Note {
   /** As the layer has it. */
   readonly name: string;
 }
+
+/** Notes on one image, at most: a folder that is implied takes a note, and a small layer can imply millions. */
+const MAX_NOTES = 10_000;
+
+/** The notes on an image. Above a number of them, they are only counted. */
+export class NoteList {
+  readonly notes: Note[] = [];
+  /** Notes that are not in the list. */
+  omitted = 0;
+
+  /** @param name may be made only for a note that is kept: a path takes its time */
+  add(kind: NoteKind, layer: number, name: string | (() => string)): void {
+    if (this.notes.length === MAX_NOTES) this.omitted++;
+    else this.notes.push({ kind, layer, name: typeof name === 'string' ? name : name() });
+  }
+}

@@ -35,9 +35,20 @@ export function encodeBytes(text: string): Buffer {
   return Buffer.concat(parts);
 }
 
+/** Below it, code units of JavaScript's strings are in the order of the UTF-8 that they stand for. */
+const FIRST_SURROGATE = 0xd800;
+
 /** The order of the bytes, which is not that of JavaScript's strings. */
 export function compareBytes(a: string, b: string): number {
-  return Buffer.compare(encodeBytes(a), encodeBytes(b));
+  const length = Math.min(a.length, b.length);
+  for (let at = 0; at < length; at++) {
+    const left = a.charCodeAt(at);
+    const right = b.charCodeAt(at);
+    if (left === right) continue;
+    if (left < FIRST_SURROGATE && right < FIRST_SURROGATE) return left < right ? -1 : 1;
+    return Buffer.compare(encodeBytes(a), encodeBytes(b));
+  }
+  return Math.sign(a.length - b.length);
 }
 
 /** Length of the valid UTF-8 sequence that starts here; 0 when none does. */

@@ -46,7 +46,7 @@ export interface TarEntry {
   readonly mtime: Timestamp;
   readonly devmajor: number;
   readonly devminor: number;
-  /** The entry's own pax records, and extended attributes of global ones. */
+  /** The entry's own pax records. */
   readonly pax: ReadonlyMap<string, string>;
 }
 

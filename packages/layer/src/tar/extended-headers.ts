@@ -1,25 +1,24 @@
-import { XATTR_PREFIX, type Timestamp } from './entry.js';
+import type { Timestamp } from './entry.js';
 import { text, type Header } from './header.js';
 import { refuse } from './limits.js';
 import { parseDecimal, parsePax, parsePaxTime } from './pax.js';
+import { sparseFormat } from './sparse-map.js';
 
 const NO_RECORDS: ReadonlyMap<string, string> = new Map();
 
 /** What extended headers say of one entry. */
 export interface EntryRecords {
   readonly mtime: Timestamp;
-  /** Its own records, and the extended attributes of global headers. */
   readonly pax: ReadonlyMap<string, string>;
-  /** The value of a record, its own or a global one. */
+  /** The value of a record; undefined when it is empty. */
   value(key: string): string | undefined;
   /** @throws LayercacheError `ARCHIVE_INVALID` when the record is no number */
   number(key: string, otherwise: number): number;
 }
 
-/** The headers in front of an entry: of pax, its own and global ones, and GNU's long names. */
+/** The headers in front of an entry: of pax, and GNU's long names. */
 export class ExtendedHeaders {
   #pax: Map<string, string> | undefined;
-  readonly #global = new Map<string, string>();
   #longName: string | undefined;
   #longLink: string | undefined;
 
@@ -32,28 +31,34 @@ export class ExtendedHeaders {
     return this.#pax !== undefined || this.#longName !== undefined || this.#longLink !== undefined;
   }
 
-  /** @throws LayercacheError `ARCHIVE_INVALID` */
+  /**
+   * Takes the next one. A global header is only checked, and makes an entry of its own for Go's reader, and so for
+   * every container runtime: the headers before it are lost, and its records apply to nothing.
+   *
+   * @throws LayercacheError `ARCHIVE_INVALID`
+   */
   take(typeflag: string, bytes: Uint8Array, offset: number): void {
-    if (typeflag === 'L') this.#longName = text(bytes);
-    else if (typeflag === 'K') this.#longLink = text(bytes);
+    // An empty one names nothing: the entry keeps its own, in Go's reader as well.
+    if (typeflag === 'L') this.#longName = nonEmpty(text(bytes));
+    else if (typeflag === 'K') this.#longLink = nonEmpty(text(bytes));
     else {
       const records = parsePax(bytes);
       if (typeof records === 'string') refuse(offset, records);
       if (typeflag === 'x') this.#pax = records;
-      else for (const [key, value] of records) this.#global.set(key, value);
+      else this.#forget();
     }
   }
 
   /**
-   * Puts what was taken into the header of its entry, and forgets all that is not global.
+   * Puts what was taken into the header of its entry, and forgets it.
    *
    * @throws LayercacheError `ARCHIVE_INVALID`
    */
   applyTo(header: Header, offset: number): EntryRecords {
-    const local = this.#pax ?? NO_RECORDS;
+    const pax = this.#pax ?? NO_RECORDS;
     const value = (key: string): string | undefined => {
-      // An empty local record cancels a global one, and leaves the header's own field.
-      const found = local.get(key) ?? this.#global.get(key);
+      // An empty record leaves the header's own field.
+      const found = pax.get(key);
       return found === '' ? undefined : found;
     };
     const number = (key: string, otherwise: number): number => {
@@ -63,7 +68,9 @@ export class ExtendedHeaders {
         refuse(offset, `the pax record ${JSON.stringify(key)} is not a number in range`);
       return parsed;
     };
-    header.name = this.#longName ?? value('GNU.sparse.name') ?? value('path') ?? header.name;
+    const isSparse = header.typeflag !== 'S' && sparseFormat(value) !== undefined;
+    const sparseName = isSparse ? value('GNU.sparse.name') : undefined;
+    header.name = sparseName ?? this.#longName ?? value('path') ?? header.name;
     header.linkname = this.#longLink ?? value('linkpath') ?? header.linkname;
     header.uname = value('uname') ?? header.uname;
     header.gname = value('gname') ?? header.gname;
@@ -73,21 +80,17 @@ export class ExtendedHeaders {
     const time = value('mtime');
     const mtime = time === undefined ? { seconds: header.mtime, nanoseconds: 0 } : parsePaxTime(time);
     if (mtime === undefined) refuse(offset, 'the pax record "mtime" is not a time');
-    const pax = this.#withGlobalAttributes(local);
-    this.#pax = undefined;
-    this.#longName = undefined;
-    this.#longLink = undefined;
+    this.#forget();
     return { mtime, pax, value, number };
   }
 
-  /** Extended attributes of global headers belong to every entry; all else of them is in its fields. */
-  #withGlobalAttributes(local: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
-    let merged: Map<string, string> | undefined;
-    for (const [key, value] of this.#global) {
-      if (!key.startsWith(XATTR_PREFIX) || local.has(key)) continue;
-      merged ??= new Map(local);
-      merged.set(key, value);
-    }
-    return merged ?? local;
+  #forget(): void {
+    this.#pax = undefined;
+    this.#longName = undefined;
+    this.#longLink = undefined;
   }
+}
+
+function nonEmpty(name: string): string | undefined {
+  return name === '' ? undefined : name;
 }

@@ -1,5 +1,5 @@
 import { decodeBytes } from './byte-string.js';
-import type { SparseSegment, Timestamp } from './entry.js';
+import type { Timestamp } from './entry.js';
 
 const NO_NUL = new Set(['path', 'linkpath', 'uname', 'gname']);
 
@@ -58,19 +58,4 @@ export function parsePaxTime(value: string): Timestamp | undefined {
   if (match[1] === '') return { seconds: whole, nanoseconds: fraction };
   if (fraction === 0) return { seconds: 0 - whole, nanoseconds: 0 };
   return { seconds: -whole - 1, nanoseconds: 1_000_000_000 - fraction };
-}
-
-/** `offset,size,offset,size,…` */
-export function parseSparseMap(value: string): SparseSegment[] | undefined {
-  if (value === '') return [];
-  const numbers = value.split(',').map(parseDecimal);
-  if (numbers.length % 2 !== 0) return undefined;
-  const segments: SparseSegment[] = [];
-  for (let at = 0; at < numbers.length; at += 2) {
-    const offset = numbers[at];
-    const size = numbers[at + 1];
-    if (offset === undefined || size === undefined) return undefined;
-    segments.push({ offset, size });
-  }
-  return segments;
 }

@@ -1,9 +1,23 @@
 import type { SparseMap, SparseSegment } from './entry.js';
 import { BLOCK_SIZE, parseNumber } from './header.js';
 import { refuse } from './limits.js';
-import { parseDecimal, parseSparseMap } from './pax.js';
+import { parseDecimal } from './pax.js';
 
 const NO_NUMBERS = 'the map of a sparse file is not a list of numbers';
+
+/** The versions of GNU tar's sparse files in pax archives: `0.x` has its map in the records, `1.0` in front of the data. */
+export type SparseFormat = '0.x' | '1.0';
+
+/**
+ * The version that the records of a regular file ask for, by the rules of Go's reader; undefined when the file is not
+ * sparse, or has a version that does not exist: it is then read as it is.
+ */
+export function sparseFormat(record: (key: string) => string | undefined): SparseFormat | undefined {
+  const version = [record('GNU.sparse.major') ?? '', record('GNU.sparse.minor') ?? ''].join('.');
+  if (version === '1.0') return '1.0';
+  const hasMap = record('GNU.sparse.map') !== undefined;
+  return hasMap && ['.', '0.0', '0.1'].includes(version) ? '0.x' : undefined;
+}
 
 /** The map of a sparse file that stands in blocks between its header and its data. */
 export interface SparseMapBlocks {
@@ -50,13 +64,22 @@ export class OldSparseMap implements SparseMapBlocks {
   }
 }
 
+const NEWLINE = 0x0a;
+/** Digits of a number, at most. */
+const MAX_DIGITS = 16;
+
 /** Version 1.0: the map is decimal numbers, one a line, in whole blocks in front of the data. */
 export class PaxSparseMap implements SparseMapBlocks {
   size = 0;
   readonly #limit: number;
   readonly #stored: number;
-  #text = '';
-  #lines = 0;
+  readonly #segments: SparseSegment[] = [];
+  /** Segments that the first line announces. */
+  #count: number | undefined;
+  #offset: number | undefined;
+  /** The number that is being read. */
+  #number = 0;
+  #digits = 0;
 
   /**
    * @param limit segments, at most
@@ -70,18 +93,32 @@ export class PaxSparseMap implements SparseMapBlocks {
   take(block: Buffer, offset: number): readonly SparseSegment[] | undefined {
     this.size += BLOCK_SIZE;
     if (this.size > this.#stored) refuse(offset, 'the map of a sparse file is larger than the file');
-    this.#text += block.toString('latin1');
-    for (const byte of block) if (byte === 0x0a) this.#lines++;
-    if (this.#lines === 0) {
-      if (this.size > BLOCK_SIZE) refuse(offset, 'the map of a sparse file has no length');
-      return undefined;
+    for (const byte of block) {
+      if (byte === NEWLINE) this.#takeNumber(offset);
+      else {
+        const digit = byte - 0x30;
+        if (digit < 0 || digit > 9 || this.#digits === MAX_DIGITS) refuse(offset, NO_NUMBERS);
+        this.#number = this.#number * 10 + digit;
+        this.#digits++;
+      }
+      if (this.#segments.length === this.#count) return this.#segments;
     }
-    const count = parseDecimal(this.#text.slice(0, this.#text.indexOf('\n')).slice(0, 20));
-    if (count === undefined || count < 0) refuse(offset, NO_NUMBERS);
-    checkCount(count, this.#limit, offset);
-    if (this.#lines <= count * 2) return undefined;
-    const numbers = this.#text.split('\n', 1 + count * 2).slice(1);
-    return parseSparseMap(numbers.join(',')) ?? refuse(offset, NO_NUMBERS);
+    return undefined;
+  }
+
+  #takeNumber(offset: number): void {
+    const number = this.#number;
+    if (this.#digits === 0 || !Number.isSafeInteger(number)) refuse(offset, NO_NUMBERS);
+    this.#number = 0;
+    this.#digits = 0;
+    if (this.#count === undefined) {
+      checkCount(number, this.#limit, offset);
+      this.#count = number;
+    } else if (this.#offset === undefined) this.#offset = number;
+    else {
+      this.#segments.push({ offset: this.#offset, size: number });
+      this.#offset = undefined;
+    }
   }
 }
 
@@ -89,23 +126,32 @@ function checkCount(count: number, limit: number, offset: number): void {
   if (count > limit) refuse(offset, `a sparse file has more than ${limit} segments`);
 }
 
-/** The map in the pax records of versions 0.0 and 0.1. */
-export function sparseMapOf(record: string, offset: number): readonly SparseSegment[] {
-  return parseSparseMap(record) ?? refuse(offset, NO_NUMBERS);
+/**
+ * Parses the map in the pax records of versions 0.0 and 0.1: `offset,size,offset,size,…`. Returns what is wrong with it
+ * as a string.
+ */
+export function parseSparseMap(record: string, limit: number): SparseSegment[] | string {
+  if (record === '') return [];
+  const numbers = record.split(',', limit * 2 + 1).map(parseDecimal);
+  if (numbers.length > limit * 2) return `a sparse file has more than ${limit} segments`;
+  const segments: SparseSegment[] = [];
+  for (let at = 0; at < numbers.length; at += 2) {
+    const offset = numbers[at];
+    const size = numbers[at + 1];
+    if (offset === undefined || size === undefined) return NO_NUMBERS;
+    segments.push({ offset, size });
+  }
+  return segments;
 }
 
-/**
- * A map must be in order, inside the file, and account for every stored byte.
- *
- * @throws LayercacheError `ARCHIVE_INVALID`
- */
-export function checkSparseMap({ size, segments }: SparseMap, stored: number, offset: number): void {
+/** Why a map cannot be that of a file; undefined if it can: in order, inside the file, accounting for every stored byte. */
+export function sparseMapProblem({ size, segments }: SparseMap, stored: number): string | undefined {
   let end = 0;
   let total = 0;
   for (const segment of segments) {
-    if (segment.offset < end || segment.size < 0) refuse(offset, 'the map of a sparse file is not in order');
+    if (segment.offset < end || segment.size < 0) return 'the map of a sparse file is not in order';
     end = segment.offset + segment.size;
     total += segment.size;
   }
-  if (end > size || total !== stored) refuse(offset, 'the map of a sparse file does not fit its size');
+  return end > size || total !== stored ? 'the map of a sparse file does not fit its size' : undefined;
 }

@@ -1,12 +1,13 @@
 import type { EntryType, SparseMap, SparseSegment, TarEntry, Timestamp } from './entry.js';
 import { ExtendedHeaders, type EntryRecords } from './extended-headers.js';
 import { BLOCK_SIZE, isZero, padding, parseHeader, parseNumber, type Header } from './header.js';
-import { refuse, TAR_LIMITS, type TarLimits } from './limits.js';
+import { MetadataBudget, RECORD_COST, refuse, SEGMENT_COST, TAR_LIMITS, type TarLimits } from './limits.js';
 import {
-  checkSparseMap,
   OldSparseMap,
+  parseSparseMap,
   PaxSparseMap,
-  sparseMapOf,
+  sparseFormat,
+  sparseMapProblem,
   type SparseMapBlocks,
 } from './sparse-map.js';
 
@@ -64,11 +65,12 @@ export class TarReader {
   #sparse: { readonly pending: Pending; readonly map: SparseMapBlocks } | undefined;
 
   #entries = 0;
-  #metadataTotal = 0;
+  readonly #budget: MetadataBudget;
 
   constructor(onEntry: (entry: TarEntry) => void, limits: TarLimits = TAR_LIMITS) {
     this.#onEntry = onEntry;
     this.#limits = limits;
+    this.#budget = new MetadataBudget(limits.metadata);
   }
 
   /** Bytes seen so far. */
@@ -162,9 +164,8 @@ export class TarReader {
     if (typeOfFlag === undefined)
       refuse(start, `entries of type ${JSON.stringify(header.typeflag)} do not belong in a layer`);
     const records = this.#extended.applyTo(header, start);
-    for (const id of [header.uid, header.gid]) {
-      if (id < 0 || id > 0xffff_ffff) refuse(start, `the owner ${id} is out of range`);
-    }
+    header.uid = owner(header.uid, start);
+    header.gid = owner(header.gid, start);
     // Archives older than ustar mark a directory by its name.
     const type = header.typeflag === '\0' && header.name.endsWith('/') ? 'dir' : typeOfFlag;
     if (type !== 'reg') header.size = 0;
@@ -187,16 +188,20 @@ export class TarReader {
       this.#takeSegments(map.takeHeader(this.#block, this.#offset));
       return;
     }
+    const format = sparseFormat((key) => records.value(key));
+    if (format === undefined) {
+      this.#emit(pending, undefined, size);
+      return;
+    }
     const realSize = records.number('GNU.sparse.realsize', records.number('GNU.sparse.size', size));
-    if (records.value('GNU.sparse.major') === '1' && records.value('GNU.sparse.minor') === '0') {
+    if (format === '1.0') {
       this.#sparse = { pending: { ...pending, realSize }, map: new PaxSparseMap(limit, size) };
       this.#state = 'sparse map';
       return;
     }
-    const record = records.value('GNU.sparse.map');
-    const sparse =
-      record === undefined ? undefined : { size: realSize, segments: sparseMapOf(record, start) };
-    this.#emit(pending, sparse, size);
+    const segments = parseSparseMap(records.value('GNU.sparse.map') ?? '', limit);
+    if (typeof segments === 'string') refuse(start, segments);
+    this.#emit(pending, { size: realSize, segments }, size);
   }
 
   #takeSparseMap(): void {
@@ -222,17 +227,24 @@ export class TarReader {
     if (Math.max(header.name.length, header.linkname.length) > this.#limits.name) {
       refuse(start, `a name is longer than ${this.#limits.name} bytes`);
     }
-    this.#metadataTotal += header.name.length + header.linkname.length;
-    for (const [key, value] of pax) this.#metadataTotal += key.length + value.length;
-    if (this.#metadataTotal > this.#limits.metadata) {
-      refuse(start, `its names and attributes take more than ${this.#limits.metadata} bytes`);
-    }
+    let cost = header.name.length + header.linkname.length;
+    for (const [key, value] of pax) cost += key.length + value.length + RECORD_COST;
+    this.#take(cost, start);
+  }
+
+  #take(cost: number, offset: number): void {
+    if (this.#budget.take(cost)) return;
+    refuse(offset, `its names and attributes take more than ${this.#limits.metadata} bytes`);
   }
 
   /** @param stored bytes of data that follow now */
   #emit(pending: Pending, sparse: SparseMap | undefined, stored: number): void {
     const { header, type, mtime, pax } = pending;
-    if (sparse !== undefined) checkSparseMap(sparse, stored, this.#offset);
+    if (sparse !== undefined) {
+      const problem = sparseMapProblem(sparse, stored);
+      if (problem !== undefined) refuse(this.#offset, problem);
+      this.#take(sparse.segments.length * SEGMENT_COST, this.#offset);
+    }
     this.#optional = padding(stored);
     this.#skip = stored + this.#optional;
     this.#state = this.#skip === 0 ? 'header' : 'skip';
@@ -254,4 +266,10 @@ export class TarReader {
       pax,
     });
   }
+}
+
+/** An owner as file systems have it: 32 bits, where -2 is the same as 4,294,967,294. */
+function owner(id: number, offset: number): number {
+  if (id < -0x8000_0000 || id > 0xffff_ffff) refuse(offset, `the owner ${id} is out of range`);
+  return id >>> 0;
 }

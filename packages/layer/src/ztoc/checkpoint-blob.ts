@@ -1,4 +1,10 @@
-import { WINDOW_SIZE, type Checkpoint } from '../deflate/checkpoint.js';
+import {
+  MAX_EXPANSION,
+  maxCheckpoints,
+  spanStart,
+  WINDOW_SIZE,
+  type Checkpoint,
+} from '../deflate/checkpoint.js';
 import { refuseZtoc } from './flatbuffer-reader.js';
 
 /** Number of checkpoints (int32), span size (int64). */
@@ -43,6 +49,8 @@ export function decodeCheckpoints(blob: Uint8Array, compressedSize: number): Che
     refuseZtoc('its checkpoints are not as many as it says');
   }
   if (count < 1) refuseZtoc('it has no checkpoint');
+  if (count > maxCheckpoints(compressedSize))
+    refuseZtoc('it has too many checkpoints for the size of its layer');
   if (spanSize < 0 || !Number.isSafeInteger(spanSize)) refuseZtoc('its span size is out of range');
   const checkpoints: Checkpoint[] = [];
   if (isFirstVersion)
@@ -57,15 +65,26 @@ export function decodeCheckpoints(blob: Uint8Array, compressedSize: number): Che
   }
   let before: Checkpoint | undefined;
   for (const checkpoint of checkpoints) {
-    const { input, output, bits } = checkpoint;
-    const isInOrder =
-      before === undefined
-        ? output === 0
-        : input >= before.input && output >= before.output && Number.isSafeInteger(output);
-    // A gzip header has at least 10 bytes.
-    if (!isInOrder || input < 10 || input > compressedSize || bits > 7)
-      refuseZtoc('a checkpoint is out of order');
+    if (!isPossible(checkpoint, before, compressedSize))
+      refuseZtoc('a checkpoint is out of order or out of range');
     before = checkpoint;
   }
   return { spanSize, checkpoints };
+}
+
+/** Whether a checkpoint can stand behind another one: no two stand in one place, of the gzip or of the tar. */
+function isPossible(
+  { input, output, bits }: Checkpoint,
+  before: Checkpoint | undefined,
+  compressedSize: number,
+): boolean {
+  // A gzip header has at least 10 bytes.
+  if (!Number.isSafeInteger(input) || input < 10 || input > compressedSize || bits > 7) return false;
+  if (before === undefined) return output === 0;
+  return (
+    input > before.input &&
+    Number.isSafeInteger(output) &&
+    output > before.output &&
+    output - before.output <= MAX_EXPANSION * (input - spanStart(before))
+  );
 }

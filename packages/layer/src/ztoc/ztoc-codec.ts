@@ -1,10 +1,12 @@
 import { isDigest, type Digest } from '@layercache/oci';
 import { Builder } from 'flatbuffers';
-import type { Checkpoint } from '../deflate/checkpoint.js';
+import { MAX_EXPANSION, spanStart, type Checkpoint } from '../deflate/checkpoint.js';
 import { encodeBytes } from '../tar/byte-string.js';
 import type { EntryType, SparseMap, TarEntry, Timestamp } from '../tar/entry.js';
-import { TAR_LIMITS } from '../tar/limits.js';
-import { parseDecimal, parsePaxTime, parseSparseMap } from '../tar/pax.js';
+import { BLOCK_SIZE, padding } from '../tar/header.js';
+import { MetadataBudget, RECORD_COST, SEGMENT_COST, TAR_LIMITS } from '../tar/limits.js';
+import { parseDecimal, parsePaxTime } from '../tar/pax.js';
+import { parseSparseMap, sparseFormat, sparseMapProblem } from '../tar/sparse-map.js';
 import { decodeCheckpoints, encodeCheckpoints } from './checkpoint-blob.js';
 import { FlatbufferReader, refuseZtoc, type FlatbufferTable } from './flatbuffer-reader.js';
 import { formatTimestamp, parseTimestamp } from './timestamp.js';
@@ -157,8 +159,13 @@ function writeEntry(builder: Builder, entry: TarEntry): number {
 function paxToStore(entry: TarEntry): [string, string][] {
   const records = new Map(entry.pax);
   if (entry.sparse !== undefined) {
-    const numbers = entry.sparse.segments.flatMap(({ offset, size }) => [offset, size]);
-    records.set('GNU.sparse.map', numbers.join(','));
+    const segments = entry.sparse.segments.map(({ offset, size }) => `${offset},${size}`);
+    records.set('GNU.sparse.map', segments.join(','));
+    // In a header of GNU's own sparse type, a version means nothing. In a zTOC it would hide the map.
+    if (sparseFormat((key) => records.get(key)) === undefined) {
+      records.delete('GNU.sparse.major');
+      records.delete('GNU.sparse.minor');
+    }
     records.set('GNU.sparse.realsize', String(entry.sparse.size));
   }
   if (formatTimestamp(entry.mtime) === '') records.set('mtime', paxTime(entry.mtime));
@@ -194,17 +201,8 @@ export function decodeZtoc(bytes: Uint8Array): Ztoc {
     refuseZtoc('it has not one digest for each span');
   }
 
-  const entries: TarEntry[] = [];
-  const times = new Map<string, Timestamp>();
-  let end = 0;
-  for (const table of root.table(ZtocField.toc)?.tables(0) ?? []) {
-    if (entries.length === TAR_LIMITS.entries) refuseZtoc(`it has more than ${TAR_LIMITS.entries} entries`);
-    const entry = readEntry(table, times);
-    if (entry.size < 0 || entry.offset < end) refuseZtoc('its entries overlap');
-    end = entry.offset + entry.size;
-    if (end > uncompressedSize) refuseZtoc('an entry lies behind the end of the tar');
-    entries.push(entry);
-  }
+  checkTarSize(uncompressedSize, compressedSize, checkpoints);
+  const entries = readEntries(root, uncompressedSize);
   const builder = root.text(ZtocField.builder);
   return {
     builder,
@@ -216,6 +214,47 @@ export function decodeZtoc(bytes: Uint8Array): Ztoc {
     spanDigests,
     entries,
   };
+}
+
+/** A tar is no larger than its layer, or than what deflate can make of the bytes from the last checkpoint on. */
+function checkTarSize(
+  uncompressedSize: number,
+  compressedSize: number,
+  checkpoints: readonly Checkpoint[],
+): void {
+  const last = checkpoints.at(-1);
+  const most =
+    last === undefined ? compressedSize : last.output + MAX_EXPANSION * (compressedSize - spanStart(last));
+  if (uncompressedSize > most) refuseZtoc('its tar is larger than its layer can make it');
+}
+
+/** The entries in tar order, each behind a header of its own, and none behind the end of the tar. */
+function readEntries(root: FlatbufferTable, uncompressedSize: number): TarEntry[] {
+  const entries: TarEntry[] = [];
+  const times = new Map<string, Timestamp>();
+  // Twice what a tar may have: here, the map of a sparse file is a record as well.
+  const metadata = new MetadataBudget(2 * TAR_LIMITS.metadata);
+  let end = 0;
+  for (const table of root.table(ZtocField.toc)?.tables(0) ?? []) {
+    if (entries.length === TAR_LIMITS.entries) refuseZtoc(`it has more than ${TAR_LIMITS.entries} entries`);
+    const entry = readEntry(table, times, metadata);
+    const { name, linkname, offset, size } = entry;
+    if (offset % BLOCK_SIZE !== 0 || size < 0 || offset < end + padding(end) + BLOCK_SIZE)
+      refuseZtoc('its entries overlap');
+    end = offset + size;
+    if (end > uncompressedSize) refuseZtoc('an entry lies behind the end of the tar');
+    if (name.includes('\0') || linkname.includes('\0')) refuseZtoc('a name has a NUL in it');
+    if (Math.max(name.length, linkname.length) > TAR_LIMITS.name)
+      refuseZtoc(`a name is longer than ${TAR_LIMITS.name} bytes`);
+    take(metadata, name.length + linkname.length + (entry.sparse?.segments.length ?? 0) * SEGMENT_COST);
+    entries.push(entry);
+  }
+  return entries;
+}
+
+function take(metadata: MetadataBudget, bytes: number): void {
+  if (!metadata.take(bytes))
+    refuseZtoc(`its names and attributes take more than ${TAR_LIMITS.metadata} bytes`);
 }
 
 interface Spans {
@@ -257,13 +296,20 @@ function readDigests(info: FlatbufferTable): Digest[] {
 
 const NO_RECORDS: ReadonlyMap<string, string> = new Map();
 
-function readEntry(table: FlatbufferTable, times: Map<string, Timestamp>): TarEntry {
+function readEntry(
+  table: FlatbufferTable,
+  times: Map<string, Timestamp>,
+  metadata: MetadataBudget,
+): TarEntry {
   const type = table.text(FileField.type);
   if (!isEntryType(type)) refuseZtoc('an entry has a type that is not known');
   let pax = NO_RECORDS;
   for (const record of table.tables(FileField.pax)) {
     if (pax === NO_RECORDS) pax = new Map();
-    (pax as Map<string, string>).set(record.text(0), record.text(1));
+    const key = record.text(0);
+    const value = record.text(1);
+    take(metadata, key.length + value.length + RECORD_COST);
+    (pax as Map<string, string>).set(key, value);
   }
   const size = table.int64(FileField.size);
   return {
@@ -296,19 +342,15 @@ function readTime(text: string, pax: ReadonlyMap<string, string>, times: Map<str
 }
 
 function readSparse(pax: ReadonlyMap<string, string>, stored: number): SparseMap | undefined {
-  const map = pax.get('GNU.sparse.map');
+  const format = sparseFormat((key) => pax.get(key));
+  if (format === undefined) return undefined;
   // SOCI itself keeps no map of version 1.0, and for others the size without holes: it cannot read them either.
-  if (map === undefined && pax.get('GNU.sparse.major') !== '1') return undefined;
+  const map = pax.get('GNU.sparse.map');
   const size = parseDecimal(pax.get('GNU.sparse.realsize') ?? '');
-  const segments = map === undefined ? undefined : parseSparseMap(map);
-  if (size === undefined || segments === undefined) refuseZtoc('a sparse file has no map');
-  let end = 0;
-  let total = 0;
-  for (const segment of segments) {
-    if (segment.offset < end || segment.size < 0) refuseZtoc('the map of a sparse file is not in order');
-    end = segment.offset + segment.size;
-    total += segment.size;
-  }
-  if (end > size || total !== stored) refuseZtoc('the map of a sparse file does not fit its size');
+  if (map === undefined || size === undefined) refuseZtoc('a sparse file has no map');
+  const segments = parseSparseMap(map, TAR_LIMITS.segments);
+  if (typeof segments === 'string') refuseZtoc(segments);
+  const problem = sparseMapProblem({ size, segments }, stored);
+  if (problem !== undefined) refuseZtoc(problem);
   return { size, segments };
 }

@@ -94,6 +94,18 @@ describe('the gzip scanner', () => {
     }
   });
 
+  it('says the same again when it is given more of a stream that it has refused', () => {
+    const scanner = new GzipScanner(() => undefined);
+    const damaged = Buffer.concat([gzipSync('a'), Buffer.alloc(1 << 20, 0xff)]);
+    for (let round = 0; round < 4; round++)
+      expect(() => {
+        scanner.push(damaged);
+      }).to.throw(/at byte 21: there is no gzip/);
+    expect(() => {
+      scanner.finish();
+    }).to.throw(/at byte 21: there is no gzip/);
+  });
+
   it('refuses what is no gzip, or has another thing behind it', () => {
     expect(() => scan(Buffer.from('hello, layer'))).to.throw(/at byte 0: there is no gzip magic number/);
     expect(() => scan(Buffer.concat([gzipSync('a'), Buffer.from('rest')]))).to.throw(

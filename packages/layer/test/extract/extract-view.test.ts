@@ -89,6 +89,25 @@ describe('extracting a merged view', () => {
     else expect({ uid, mode: mode & 0o7777 }).to.deep.equal({ uid: process.geteuid?.(), mode: 0o755 });
   });
 
+  it('sets the nearest time there is for one that no file system has', async () => {
+    const far = '9007199254740991';
+    await extract([
+      [
+        { name: 'before', pax: { mtime: `-${far}.5` } },
+        { name: 'after', pax: { mtime: far } },
+        { name: 'folder/', mtime: -(2 ** 53) + 1 },
+        { name: 'l', type: '2', linkname: 'before', pax: { mtime: `-${far}` } },
+        { name: 'other', data: 'x', mtime: 7 },
+      ],
+    ]);
+    const times = await Promise.all(
+      ['before', 'after', 'folder', 'l', 'other'].map(
+        async (name) => (await fs.lstat(join(folder, 'out', name))).mtimeMs,
+      ),
+    );
+    expect(times.map((time) => Math.sign(time - 7000))).to.deep.equal([-1, 1, -1, -1, 0]);
+  });
+
   it('sets times before 1970', async () => {
     await extract([
       [

@@ -88,17 +88,38 @@ describe('the tar reader', () => {
     expect(only(tar({ name: 'a', mtime: -5 })).mtime).to.deep.equal({ seconds: -5, nanoseconds: 0 });
   });
 
-  it('applies global records until a local one says otherwise', () => {
+  it('applies no global record to an entry, as Go does not', () => {
     const bytes = tar(
-      paxHeader({ uname: 'builder', 'SCHILY.xattr.user.a': '1' }, 'g'),
+      paxHeader({ size: '1024', uname: 'builder', 'SCHILY.xattr.user.a': '1' }, 'g'),
       { name: 'a' },
-      { name: 'b', pax: { uname: 'me', 'SCHILY.xattr.user.a': '2' } },
+      { name: 'b', data: 'content', pax: { uname: 'me' } },
     );
     const [a, b] = read(bytes);
-    expect(a!.uname).to.equal('builder');
-    expect(xattrs(a!).get('user.a')).to.equal('1');
-    expect(b!.uname).to.equal('me');
-    expect(xattrs(b!).get('user.a')).to.equal('2');
+    expect(a).to.deep.include({ name: 'a', size: 0, uname: '', pax: new Map() });
+    expect(b).to.deep.include({ name: 'b', size: 7, uname: 'me' });
+  });
+
+  it('loses the headers in front of a global one, as Go does', () => {
+    const bytes = tar(
+      paxHeader({ path: 'harmless' }),
+      gnuLong('L', 'harmless'),
+      paxHeader({ a: '1' }, 'g'),
+      entry({ name: 'door', data: 'x' }),
+    );
+    expect(only(bytes).name).to.equal('door');
+  });
+
+  it('ignores long names that are empty', () => {
+    const empty = (type: string): Buffer => entry({ name: '././@LongLink', type, magic: 'ustar  \0' });
+    const link = entry({ name: 'door', type: '2', linkname: 'wall' });
+    for (const bytes of [tar(empty('L'), empty('K'), link), tar(gnuLong('L', ''), gnuLong('K', ''), link)])
+      expect(only(bytes)).to.deep.include({ name: 'door', linkname: 'wall' });
+  });
+
+  it('takes negative owners for the large ones that they are in 32 bits', () => {
+    const nobody = { uid: 4_294_967_294, gid: 4_294_967_295 };
+    expect(only(tar({ name: 'a', uid: -2, gid: -1 }))).to.deep.include(nobody);
+    expect(only(tar({ name: 'a', pax: { uid: '-2', gid: '-1' } }))).to.deep.include(nobody);
   });
 
   it('reads GNU long names and links', () => {
@@ -148,6 +169,26 @@ describe('the tar reader', () => {
       { offset: 0, size: 3 },
       { offset: 1000, size: 4 },
     ];
+
+    it('takes a file of a version that does not exist as it is', () => {
+      const pax = {
+        'GNU.sparse.major': '9',
+        'GNU.sparse.minor': '0',
+        'GNU.sparse.map': '4,4',
+        'GNU.sparse.realsize': '8',
+        'GNU.sparse.name': 'harmless',
+      };
+      expect(only(tar({ name: 'f', data: 'abcd', pax }))).to.deep.include({
+        name: 'f',
+        size: 4,
+        sparse: undefined,
+      });
+    });
+
+    it('leaves a file that is not sparse its own name', () => {
+      const pax = { 'GNU.sparse.name': 'harmless', path: 'usr/bin/door' };
+      expect(only(tar({ name: 'f', data: 'abcd', pax })).name).to.equal('usr/bin/door');
+    });
 
     it('reads pax 0.0, 0.1 and 1.0', () => {
       const zero = Buffer.concat([
@@ -235,10 +276,11 @@ describe('the tar reader', () => {
           data: Buffer.concat([Buffer.from(text), Buffer.alloc(2048)]).subarray(0, 2048),
           pax: { 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '9' },
         });
-      expect(() => read(version1('99999\n1\n1'))).to.throw(/larger than the file/);
+      expect(() => read(version1(`99999\n${'1\n'.repeat(1021)}`))).to.throw(/larger than the file/);
       expect(() => read(version1('999999999\n1\n1'))).to.throw(/more than 100000 segments/);
       expect(() => read(version1('x\n1\n1'))).to.throw(/not a list of numbers/);
-      expect(() => read(version1('1'.repeat(1100)))).to.throw(/has no length/);
+      expect(() => read(version1('1'.repeat(1100)))).to.throw(/not a list of numbers/);
+      expect(() => read(version1('1\n\n1'))).to.throw(/not a list of numbers/);
     });
   });
 
@@ -297,7 +339,8 @@ describe('the tar reader', () => {
     refused(Buffer.alloc(1024, 'x'), /at byte 0: the checksum/);
     refused(tar({ name: 'a' }, { name: 'b', type: 'V' }), /at byte 512: entries of type "V"/);
     refused(Buffer.concat([Buffer.alloc(512), entry({ name: 'a' })]), /behind a block of zeros/);
-    refused(tar({ name: 'a', uid: -1 }), /owner -1 is out of range/);
+    refused(tar({ name: 'a', pax: { uid: '-2147483649' } }), /owner -2147483649 is out of range/);
+    refused(tar({ name: 'a', pax: { gid: '4294967296' } }), /owner 4294967296 is out of range/);
     refused(
       tar({ name: 'a', patch: (header) => header.write('12x', 100, 'latin1') }),
       /the mode of an entry/,
@@ -321,6 +364,16 @@ describe('the tar reader', () => {
     refused(tar({ name: 'a', pax: { comment: 'x'.repeat(1000) } }), /is larger than 1000/);
     refused(tar({ name: 'a'.repeat(101) }), /a name is longer than 100/);
     refused(tar({ name: 'a', pax: { comment: 'x'.repeat(300) } }), /more than 250 bytes/);
+    // Records and segments are counted by what it takes to hold them, not by their few bytes.
+    refused(tar({ name: 'a', pax: { b: '', c: '', d: '', e: '' } }), /more than 250 bytes/);
+    const sparse = (map: string): Buffer =>
+      tar({ name: 'a', data: '12', pax: { 'GNU.sparse.map': map, 'GNU.sparse.size': '9' } });
+    refused(sparse('0,1,2,1'), /more than 1 segments/);
+    const inData = { 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '9' };
+    refused(
+      tar({ name: 'a', data: `2\n0\n1\n2\n1\n`.padEnd(512, '\0'), pax: inData }),
+      /more than 1 segments/,
+    );
     const huge = tar(entry({ name: 'p', type: 'x', size: 2 ** 40 }));
     expect(() => read(huge)).to.throw(/1099511627776 bytes is larger than 1048576/);
   });
@@ -346,5 +399,21 @@ describe('byte strings', () => {
   it('compare as their bytes do', () => {
     expect(compareBytes('\u{ffff}', '\u{10000}')).to.equal(-1);
     expect(compareBytes('a', 'a')).to.equal(0);
+    // Single characters, and single bytes that are no UTF-8.
+    const text = fc
+      .array(fc.oneof(fc.constantFrom('a', 'ü', '\uffff', '\u{10000}', '\u{1f600}'), fc.nat({ max: 255 })), {
+        maxLength: 6,
+      })
+      .map((all) =>
+        Buffer.concat(
+          all.map((each) => (typeof each === 'number' ? Buffer.from([each]) : Buffer.from(each))),
+        ),
+      );
+    fc.assert(
+      fc.property(text, text, (a, b) => {
+        expect(compareBytes(decodeBytes(a), decodeBytes(b))).to.equal(Buffer.compare(a, b));
+      }),
+      { numRuns: 500 },
+    );
   });
 });

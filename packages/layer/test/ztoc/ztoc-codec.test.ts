@@ -41,7 +41,7 @@ function makeZtoc(changes: Partial<Ztoc> = {}): Ztoc {
       { input: 3000, bits: 5, output: 5000, window: Buffer.alloc(WINDOW_SIZE, 'w') },
     ],
     spanDigests: [digestOf('a'), digestOf('b')],
-    entries: [makeEntry(), makeEntry({ name: 'b', type: 'dir', size: 0, offset: 1024, pax: new Map() })],
+    entries: [makeEntry(), makeEntry({ name: 'b', type: 'dir', size: 0, offset: 1536, pax: new Map() })],
     ...changes,
   };
 }
@@ -54,10 +54,11 @@ describe('the zTOC codec', () => {
 
   it('reads back any entry', () => {
     const text = fc.string({ unit: 'binary', maxLength: 12 });
+    const name = text.map((any) => any.replaceAll('\0', 'x'));
     fc.assert(
       fc.property(
         fc.record({
-          name: text,
+          name,
           type: fc.constantFrom<TarEntry['type']>(
             'reg',
             'dir',
@@ -67,7 +68,7 @@ describe('the zTOC codec', () => {
             'block',
             'fifo',
           ),
-          linkname: text,
+          linkname: name,
           mode: fc.integer({ min: 0, max: 0o7777 }),
           uid: fc.integer({ min: 0, max: 0xffff_ffff }),
           mtime: fc.record({
@@ -91,8 +92,8 @@ describe('the zTOC codec', () => {
   it('keeps plain tars by their span size', () => {
     const plain: Partial<Ztoc> = {
       compression: 'uncompressed',
-      compressedSize: 9000,
-      spanSize: 4500,
+      compressedSize: 12_000,
+      spanSize: 6000,
       checkpoints: [],
     };
     expect(decodeZtoc(encodeZtoc(makeZtoc(plain)))).to.deep.equal(makeZtoc(plain));
@@ -154,6 +155,29 @@ describe('the zTOC codec', () => {
     'no checkpoints': { checkpoints: [], spanDigests: [] },
     'a digest too many': { spanDigests: [...makeZtoc().spanDigests, digestOf('c')] },
     'a digest that is none': { spanDigests: [digestOf('a'), 'sha256:no'] },
+    'two checkpoints at one place in the tar': { checkpoints: [first!, { ...second!, output: 0 }] },
+    'two checkpoints at one place in the layer': { checkpoints: [first!, { ...second!, input: 10 }] },
+    'a checkpoint after more output than deflate can make': {
+      checkpoints: [first!, { ...second!, output: 1032 * 2990 + 1 }],
+    },
+    'an offset that no number can hold': { checkpoints: [first!, { ...second!, output: 2 ** 53 }] },
+    'more checkpoints than its layer has room for': {
+      compressedSize: 7000,
+      checkpoints: [first!, second!, { ...second!, input: 3010, output: 6000 }],
+      spanDigests: [digestOf('a'), digestOf('b'), digestOf('c')],
+    },
+    'a tar that is larger than deflate can make it': { uncompressedSize: 5000 + 1032 * 2001 + 1 },
+    'a plain tar that is larger than itself': {
+      compression: 'uncompressed',
+      compressedSize: 8192,
+      checkpoints: [],
+    },
+    'a name with a NUL': { entries: [makeEntry({ name: 'a\0b' })] },
+    'a target with a NUL': { entries: [makeEntry({ type: 'symlink', linkname: 'a\0b', size: 0 })] },
+    'a name that is longer than any': { entries: [makeEntry({ name: 'n'.repeat((64 << 10) + 1) })] },
+    'an entry between two blocks': { entries: [makeEntry({ offset: 600 })] },
+    'an entry without room for its header': { entries: [makeEntry(), makeEntry({ offset: 1024 })] },
+    'entries that share their place': { entries: [makeEntry({ size: 0 }), makeEntry({ size: 0 })] },
     'a negative span': { spanSize: -1 },
     'a negative archive': { compressedSize: -1 },
     'no span of a plain tar': { compression: 'uncompressed', spanSize: 0 },
