@@ -71,6 +71,8 @@ export class LayoutState {
   #nextCheck = 0;
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
+  /** How many records of the journal cannot be understood, and were told of. */
+  #unknownTold = 0;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
   #wroteAt = 0;
   #background: Promise<void> | undefined;
@@ -97,6 +99,7 @@ export class LayoutState {
 
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
+    this.#warnOfUnknown();
     if (this.#snapshot.isCurrent()) return;
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
@@ -383,6 +386,7 @@ export class LayoutState {
     this.#snapshot = next;
     this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
+    this.#warnOfUnknown();
   }
 
   #catchUp(): void {
@@ -391,6 +395,21 @@ export class LayoutState {
     } catch (error) {
       this.#leaveMap(error);
     }
+    this.#warnOfUnknown();
+  }
+
+  /** Tells once of records that a newer version wrote, and that are skipped. */
+  #warnOfUnknown(): void {
+    const records = this.#snapshot.journal?.unknown.length ?? 0;
+    if (records > this.#unknownTold) {
+      this.#options.logger.warn({
+        message:
+          'records of the journal are of a newer version and were skipped; use that version, or drop them with verify --repair',
+        path: this.#paths.journal,
+        records,
+      });
+    }
+    this.#unknownTold = records;
   }
 
   /** Under the lock: makes the snapshot that of the files on disk. False when they cannot be appended to. */
@@ -485,7 +504,7 @@ export class LayoutState {
     snapshot.retain();
     let done: boolean;
     try {
-      done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite);
+      done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite, anew);
     } finally {
       snapshot.release();
     }

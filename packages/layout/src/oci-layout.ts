@@ -32,6 +32,7 @@ import {
 } from './file-system.js';
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
 import type { Change } from './journal-format.js';
+import { isDeep } from './index-document.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
 import { LayoutState, type EvictedBlob } from './layout-state.js';
 import { folderSize } from './space/folder-size.js';
@@ -575,12 +576,18 @@ function sweep(temps: TempFiles, logger: Logger): void {
 /** @throws LayercacheError `DOCUMENT_INVALID` */
 function checkDescriptor(descriptor: Descriptor): void {
   const checked = descriptorSchema.safeParse(descriptor);
-  if (checked.success) return;
+  const shown = (): string => JSON.stringify(descriptor.digest).slice(0, 160);
+  if (checked.success) {
+    if (!isDeep(descriptor)) return;
+    throw new LayercacheError(
+      'DOCUMENT_INVALID',
+      `descriptor ${shown()} is not valid: objects and lists lie in each other too deep`,
+    );
+  }
   const issue = checked.error.issues[0];
-  const shown = JSON.stringify(descriptor.digest).slice(0, 160);
   throw new LayercacheError(
     'DOCUMENT_INVALID',
-    `descriptor ${shown} is not valid: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'unknown'}`,
+    `descriptor ${shown()} is not valid: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'unknown'}`,
     { cause: checked.error },
   );
 }

@@ -78,10 +78,17 @@ export async function checkJournal({ layout, files, repair, report }: SideStateC
   if (journal === undefined) return 0;
   try {
     const changes = journal.read();
-    if (journal.torn === 0) return changes.length;
+    if (journal.torn === 0 && journal.unknown.length === 0) return changes.length;
     if (repair) await layout.rebuild();
-    const message = `${journal.torn} bytes of the journal are torn`;
-    report({ step: 'journal', kind: 'invalid', message, repaired: repair });
+    if (journal.torn > 0) {
+      const message = `${journal.torn} bytes of the journal are torn`;
+      report({ step: 'journal', kind: 'invalid', message, repaired: repair });
+    }
+    if (journal.unknown.length > 0) {
+      const outcome = repair ? '; they were dropped' : '; use that version, or drop them with --repair';
+      const message = `records of the journal are of a newer version: ${journal.unknown.length}${outcome}`;
+      report({ step: 'journal', kind: 'invalid', message, repaired: repair });
+    }
     return changes.length;
   } finally {
     journal.close();
