@@ -99,7 +99,7 @@ export class EntryTable implements EntrySource {
   /**
    * Adds an entry, or unites it with the one that has the same digest and name: new annotations win. A proof
    * holds for as long as digest and diffID stay the same, and a claim does not replace it. A name that another
-   * digest had moves here.
+   * digest had moves here. All entries of a digest take on its size: the same bytes have one.
    */
   put(descriptor: Descriptor, proven: boolean): void {
     const { digest } = descriptor;
@@ -115,7 +115,8 @@ export class EntryTable implements EntrySource {
       .filter((entry) => entry !== same)
       .map((entry) =>
         after.proven && claimedDiffID(entry.descriptor) === diffID ? { ...entry, proven: true } : entry,
-      );
+      )
+      .map((entry) => ({ ...entry, descriptor: withSize(entry.descriptor, after.descriptor.size) }));
     this.#set(digest, [...others, after].sort(compareEntries));
   }
 
@@ -124,7 +125,7 @@ export class EntryTable implements EntrySource {
     const name = refName(descriptor);
     const before = this.of(descriptor.digest);
     const same = before.find((entry) => refName(entry.descriptor) === name);
-    if (same === undefined) return false;
+    if (same === undefined || before.some((entry) => entry.descriptor.size !== descriptor.size)) return false;
     const after = this.#united(descriptor, proven, before);
     return after.proven === same.proven && canonicalJson(after.descriptor) === canonicalJson(same.descriptor);
   }
@@ -198,6 +199,10 @@ function unite(before: Descriptor, after: Descriptor): Descriptor {
   const annotations = { ...before.annotations, ...after.annotations };
   const united = { ...before, ...after };
   return Object.keys(annotations).length === 0 ? united : { ...united, annotations };
+}
+
+function withSize(descriptor: Descriptor, size: number): Descriptor {
+  return descriptor.size === size ? descriptor : { ...descriptor, size };
 }
 
 function withProvenDiffID(descriptor: Descriptor, proof: Descriptor): Descriptor {

@@ -12,7 +12,7 @@ import type { Claim } from './claim.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
 import type { Derived, LayoutExtension } from './extension.js';
-import { isSystemError, type FileSystem } from './file-system.js';
+import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
 import { LayoutLock } from './lock.js';
 import { MapInvalid } from './map-format.js';
@@ -49,7 +49,7 @@ export interface StateOptions {
   readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
-  readonly claimBlob: (digest: Digest) => Claim | undefined;
+  readonly claimBlob: (digest: Digest, corrupt?: bigint) => Claim | undefined;
   /** Where room is limited. */
   readonly space: Space | undefined;
 }
@@ -76,9 +76,6 @@ export class LayoutState {
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
   #wroteAt = 0;
   #background: Promise<void> | undefined;
-  /** The exclusive lock is held by this handle. */
-  busy = false;
-
   /** Until the journal is old enough to be committed. */
   #timer: NodeJS.Timeout | undefined;
 
@@ -242,25 +239,54 @@ export class LayoutState {
   async remove(digests: readonly Digest[]): Promise<Digest[]> {
     return this.#exclusive('removal', async () => {
       while (!this.#settle()) await this.#commit();
-      const { table, reader, journal } = this.#snapshot;
-      const known = digests.filter((digest) => table.lookup(digest).length > 0);
-      const listed = known.some((digest) => reader.lookup(digest).length > 0);
-      if (known.length > 0) {
-        journal?.append(known.map((digest) => ({ type: 'remove', digest })));
-        this.#catchUp();
-        if (listed) await this.#commit();
-        // Power loss must not bring back an entry whose blob is gone.
-        else if (this.#options.fsync) await journal?.sync();
-      }
-      const removed = new Set(known);
+      const removed = new Set(await this.#forget(digests));
       for (const digest of digests) if (await this.#options.unlinkBlob(digest)) removed.add(digest);
       return [...removed];
     });
   }
 
-  /** Whether there is an entry of that digest. */
-  knows(digest: Digest): boolean {
-    return this.#look(({ table }) => table.of(digest).length > 0);
+  /**
+   * Forgets a digest and unlinks its blob if that is still the file that was found to be corrupt. A file that has taken
+   * its place, or that a writer pins, stays with its entries.
+   */
+  async dropCorrupt(digest: Digest, ino: bigint): Promise<boolean> {
+    return this.#exclusive('removal', async () => {
+      while (!this.#settle()) await this.#commit();
+      const claim = this.#options.claimBlob(digest, ino);
+      try {
+        if (claim?.ino !== ino) return false;
+        const entries = this.#snapshot.table.of(digest);
+        await this.#forget([digest]);
+        if (await claim.unlink()) return true;
+        // Someone put another file in its place just now.
+        const { journal } = this.#snapshot;
+        if (entries.length > 0) journal?.append(entries.map((entry) => ({ type: 'put', entry })));
+        this.#catchUp();
+        if (this.#options.fsync) await journal?.sync();
+        return false;
+      } finally {
+        claim?.release();
+      }
+    });
+  }
+
+  /** Under the lock: removes the entries of digests from `index.json` and the journal. Returns what there was. */
+  async #forget(digests: readonly Digest[]): Promise<Digest[]> {
+    const { table, reader, journal } = this.#snapshot;
+    const known = digests.filter((digest) => table.lookup(digest).length > 0);
+    if (known.length === 0) return known;
+    const listed = known.some((digest) => reader.lookup(digest).length > 0);
+    journal?.append(known.map((digest) => ({ type: 'remove', digest })));
+    this.#catchUp();
+    if (listed) await this.#commit();
+    // Power loss must not bring back an entry whose blob is gone.
+    else if (this.#options.fsync) await journal?.sync();
+    return known;
+  }
+
+  /** The entries of a digest, under any of its names. */
+  of(digest: Digest): readonly Entry[] {
+    return this.#look(({ table }) => table.of(digest));
   }
 
   /** Unlinks blobs that still have no entry when nobody can add one. */
@@ -342,7 +368,7 @@ export class LayoutState {
 
   /** Goes on from `index.json` and the journal when the map turns out to be damaged; throws any other error. */
   #leaveMap(error: unknown): void {
-    if (!(error instanceof MapInvalid)) throw error;
+    if (!(error instanceof MapInvalid)) throw storageError(error, `read the index of ${this.#options.dir}`);
     this.#options.logger.warn({
       message: 'the index map is damaged; index.json is read instead',
       ...errorFields(error),
@@ -463,12 +489,10 @@ export class LayoutState {
   #exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
     return this.#lock.exclusive(what, async () => {
       const { space } = this.#options;
-      this.busy = true;
       try {
         await space?.borrow(this.#spaceForCommit(), what === 'eviction' || what === 'removal');
         return await run();
       } finally {
-        this.busy = false;
         await space?.repay(this.#spaceForCommit());
       }
     });

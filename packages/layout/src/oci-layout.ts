@@ -14,7 +14,9 @@ import {
 import { openArriving } from './arriving-blob.js';
 import {
   Blobs,
+  type BlobOwner,
   type Bytes,
+  type HashedBlob,
   type ReadDocumentOptions,
   type ReadOptions,
   type WriteOptions,
@@ -76,6 +78,7 @@ export class OciLayout {
   readonly #ingest: Ingest;
   readonly #state: LayoutState;
   readonly #space: Space | undefined;
+  readonly #pending = new Set<Promise<void>>();
   #holds = 0;
   #closing: Promise<void> | undefined;
 
@@ -91,15 +94,22 @@ export class OciLayout {
     this.#files = files;
     this.#temps = temps;
     const logger = options.logger ?? silentLogger;
-    const onCorrupt = async (digest: Digest): Promise<void> => {
-      logger.warn({ message: 'corrupt blob dropped', digest });
-      const dropping = this.remove(digest).catch((error: unknown) => {
-        logger.warn({ message: 'corrupt blob not dropped', digest, ...errorFields(error) });
-      });
-      // A commit of this handle that reads the blob holds the lock that the removal waits for.
-      if (!this.#state.busy) await dropping;
+    const owner: BlobOwner = {
+      onCorrupt: (digest, ino) =>
+        this.#later(async () => {
+          const dropped = await this.#state.dropCorrupt(digest, ino);
+          logger.warn({ message: dropped ? 'corrupt blob dropped' : 'corrupt blob was replaced', digest });
+        }).catch((error: unknown) => {
+          logger.warn({ message: 'corrupt blob not dropped', digest, ...errorFields(error) });
+        }),
+      onSize: (digest, size) =>
+        this.#later(() => this.#correctSize(digest, size)).catch((error: unknown) => {
+          logger.warn({ message: 'size of an entry not corrected', digest, size, ...errorFields(error) });
+        }),
+      expectedSize: (digest) => this.#state.of(digest)[0]?.descriptor.size,
+      onStored: options.onStored ?? (() => undefined),
     };
-    this.#blobs = new Blobs(files, dir, temps, onCorrupt, space !== undefined, options.onStored);
+    this.#blobs = new Blobs(files, dir, temps, owner, space !== undefined);
     this.#ingest = new Ingest(files, temps.dir, this.#blobs, space);
     this.#state = new LayoutState({
       files,
@@ -110,12 +120,13 @@ export class OciLayout {
       fsync: options.durability === 'fsync',
       lockTimeout: options.lockTimeout ?? LOCK_TIMEOUT,
       extension: options.extension,
-      readBlob: (digest) => this.readBytes(digest),
+      // Under the lock: what has to be done about a corrupt one waits for that.
+      readBlob: (digest) => this.#blobs.readBytes(digest, {}, false),
       // Its room was made with that of the commit it is written in.
       writeBlob: async (bytes) => (await this.#blobs.write(bytes)).digest,
       hasBlob: (digest, size) => this.has(digest, size),
       unlinkBlob: (digest) => this.#blobs.unlink(digest),
-      claimBlob: (digest) => this.#blobs.claim(digest),
+      claimBlob: (digest, corrupt) => this.#blobs.claim(digest, corrupt),
       space,
     });
   }
@@ -207,8 +218,9 @@ export class OciLayout {
     descriptor: Descriptor | readonly Descriptor[],
     options: { readonly proven?: boolean } = {},
   ): Promise<void> {
-    const list = [descriptor].flat() as readonly Descriptor[];
-    for (const one of list) checkDescriptor(one);
+    const given = [descriptor].flat() as readonly Descriptor[];
+    for (const one of given) checkDescriptor(one);
+    const list = given.map((one) => this.#withKnownSize(one));
     const proven = options.proven ?? false;
     if (list.length === 0) return;
     await this.#change(
@@ -216,6 +228,39 @@ export class OciLayout {
       list.map((one) => ({ type: 'put', entry: { descriptor: one, proven } })),
     );
     for (const { digest } of list) this.#blobs.pins.release(digest);
+  }
+
+  /** Whoever has the bytes knows their size, whatever others say of it. */
+  #withKnownSize(descriptor: Descriptor): Descriptor {
+    const { digest, size } = descriptor;
+    const before = this.#state.of(digest)[0]?.descriptor.size;
+    if (before === undefined || before === size) return descriptor;
+    return this.#blobs.facts(digest)?.size === before ? { ...descriptor, size: before } : descriptor;
+  }
+
+  async #correctSize(digest: Digest, size: number): Promise<void> {
+    const wrong = this.#state.of(digest).filter(({ descriptor }) => descriptor.size !== size);
+    if (wrong.length === 0) return;
+    await this.#change(
+      'correct the size of an entry',
+      wrong.map(({ descriptor, proven }) => ({
+        type: 'put',
+        entry: { descriptor: { ...descriptor, size }, proven },
+      })),
+    );
+  }
+
+  /** Does something that nobody may wait for, before the handle is closed; a handle that is being closed does not begin. */
+  #later(run: () => Promise<void>): Promise<void> {
+    if (this.#closing !== undefined) return Promise.resolve();
+    const running = run();
+    const settled = running.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#pending.add(settled);
+    void settled.finally(() => this.#pending.delete(settled));
+    return running;
   }
 
   /** The entry loses its name and stays. False when nothing has that name. */
@@ -237,6 +282,33 @@ export class OciLayout {
       return (await this.#state.remove(digests)).length > 0;
     } catch (error) {
       throw storageError(error, `remove ${digests.join(', ')}`);
+    }
+  }
+
+  /**
+   * Reads a blob to its end and hashes it, without dropping it when it is corrupt: that is for `use` to decide, with
+   * {@link dropCorrupt}. The file is open until `use` is done.
+   *
+   * @throws LayercacheError `NOT_FOUND`, `STORAGE`, `ABORTED`: nothing is known about its bytes then
+   */
+  hash<T>(
+    digest: Digest,
+    options: { readonly signal?: AbortSignal | undefined },
+    use: (hashed: HashedBlob) => Promise<T>,
+  ): Promise<T> {
+    return this.#blobs.hash(parseDigest(digest), options.signal, use);
+  }
+
+  /**
+   * Removes a corrupt blob with its entries, unless another file has taken its place or a writer pins it.
+   *
+   * @returns whether it went
+   */
+  async dropCorrupt({ digest, ino }: Pick<HashedBlob, 'digest' | 'ino'>): Promise<boolean> {
+    try {
+      return await this.#state.dropCorrupt(digest, ino);
+    } catch (error) {
+      throw storageError(error, `remove ${digest}`);
     }
   }
 
@@ -343,10 +415,13 @@ export class OciLayout {
    *
    * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`
    */
-  write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
+  async write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
     const space = this.#space;
-    if (space === undefined) return this.#blobs.write(source, options);
-    return this.#blobs.write(source, options, (size) => space.reserve(size, options));
+    const takeRoom =
+      space === undefined ? undefined : (size: number | undefined) => space.reserve(size, options);
+    const written = await this.#blobs.write(source, options, takeRoom);
+    await this.#correctSize(written.digest, written.size);
+    return written;
   }
 
   /**
@@ -355,8 +430,11 @@ export class OciLayout {
    *
    * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`; what `open` or its body throws
    */
-  ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
-    return this.#ingest.fetch({ ...want, digest: parseDigest(want.digest) }, open, options);
+  async ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
+    const digest = parseDigest(want.digest);
+    const ingested = await this.#ingest.fetch({ ...want, digest }, open, options);
+    await this.#correctSize(digest, ingested.size);
+    return ingested;
   }
 
   /**
@@ -392,6 +470,7 @@ export class OciLayout {
 
   async #close(): Promise<void> {
     try {
+      await Promise.all(this.#pending);
       await this.#state.close();
     } catch (error) {
       throw storageError(error, `write the index of ${this.dir}`);
@@ -420,7 +499,7 @@ export class OciLayout {
     const orphans: StoredBlob[] = [];
     for await (const blob of this.storedBlobs()) {
       if (Date.now() - blob.usedAt.getTime() < grace || referenced.has(blob.digest)) continue;
-      if (!this.#state.knows(blob.digest)) orphans.push(blob);
+      if (this.#state.of(blob.digest).length === 0) orphans.push(blob);
     }
     return orphans;
   }

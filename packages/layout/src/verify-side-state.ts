@@ -7,6 +7,7 @@ import { checkLayoutFile } from './layout-file.js';
 import { openMapFile } from './map-file.js';
 import { MapInvalid } from './map-format.js';
 import type { OciLayout } from './oci-layout.js';
+import { indexIdentity, sameIndex } from './snapshot.js';
 import type { VerifyProblem } from './verify-report.js';
 
 /** What the checks of the files that are no blobs need. Each returns how many things it looked at. */
@@ -56,6 +57,8 @@ export async function checkMap({ layout, files, repair, report }: SideStateCheck
 function compareMap(files: FileSystem, path: string, index: string): number {
   const { fd, reader } = openMapFile(files, path);
   try {
+    // Another tool has just changed index.json: then the map is merged with it at the next look.
+    const isStale = !sameIndex(reader.header.index, indexIdentity(files, index));
     const listed = new Set<string>();
     for (const one of parseIndexDocument(files.readFileSync(index), index).manifests)
       listed.add(canonicalJson(one));
@@ -63,7 +66,7 @@ function compareMap(files: FileSystem, path: string, index: string): number {
     let differs = false;
     for (const { descriptor } of reader.all()) {
       count++;
-      if (!listed.has(canonicalJson(descriptor)) && !reader.header.foreign) differs = true;
+      if (!isStale && !reader.header.foreign && !listed.has(canonicalJson(descriptor))) differs = true;
       if (reader.lookup(descriptor.digest).length === 0) differs = true;
     }
     if (!differs) return count;
