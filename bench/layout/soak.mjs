@@ -85,4 +85,6 @@ const faults = join(import.meta.dirname, '../../packages/layout/dist/test/faults
 run('every fault at every operation', [mocha, '--no-config', '--timeout', '600000', faults], {
   LAYERCACHE_SOAK: '1',
 });
+const size = join(import.meta.dirname, '../../packages/layout/dist/test/size.test.js');
+run('400,000 entries', [mocha, '--no-config', size], { LAYERCACHE_SOAK: '1' });
 run('100,000 layers', ['--expose-gc', join(import.meta.dirname, 'index-map.mjs')]);

@@ -48,7 +48,9 @@ export function plural(count: number, noun: string, many = `${noun}s`): string {
 /** Columns as wide as their widest cell; the last is not padded. */
 export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows];
-  const widths = header.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
+  const widths = header.map((_, column) =>
+    all.reduce((widest, row) => Math.max(widest, (row[column] ?? '').length), 0),
+  );
   return all
     .map((row) =>
       row

@@ -323,9 +323,13 @@ export class OciLayout {
   async evict(blobs: readonly EvictedBlob[], names: readonly string[] = []): Promise<Digest[]> {
     const gone: Digest[] = [];
     try {
-      for (let at = 0; at < Math.max(1, blobs.length); at += EVICTED_TOGETHER) {
-        const some = blobs.slice(at, at + EVICTED_TOGETHER);
-        gone.push(...(await this.#state.evict(some, at === 0 ? names : [])));
+      // Those that are not here are not held open.
+      const absent = blobs.filter(({ usedAt }) => usedAt === undefined);
+      const here = blobs.filter(({ usedAt }) => usedAt !== undefined);
+      for (let at = 0; at === 0 || at < here.length; at += EVICTED_TOGETHER) {
+        const some = here.slice(at, at + EVICTED_TOGETHER);
+        const [together, untagged] = at === 0 ? [absent.concat(some), names] : [some, []];
+        for (const digest of await this.#state.evict(together, untagged)) gone.push(digest);
       }
       await this.#space?.trim();
       return gone;

@@ -9,6 +9,7 @@ import {
 import type { HashedBlob } from './blobs.js';
 import { compressedDiffID, type Entry } from './entry.js';
 import { nodeFileSystem, storageError, type FileSystem } from './file-system.js';
+import type { EvictedBlob } from './layout-state.js';
 import type { OciLayout } from './oci-layout.js';
 import { checkOrphans } from './verify-orphans.js';
 import type {
@@ -67,7 +68,7 @@ class Verification {
     );
     await this.#step('digests', () => this.#each('digests', here, (entry) => this.#checkDigest(entry)));
     const gone = entries.filter(({ descriptor }) => this.#absent.has(descriptor.digest));
-    await this.#step('missing', () => this.#each('missing', gone, (entry) => this.#checkMissing(entry)));
+    await this.#step('missing', () => this.#checkMissing(gone));
     const pairs = here.filter(
       ({ descriptor }) => compressedDiffID(descriptor) !== undefined && !this.#broken.has(descriptor.digest),
     );
@@ -164,20 +165,32 @@ class Verification {
     return this.#layout.lookup(digest).filter(({ descriptor }) => descriptor.digest === digest);
   }
 
+  /** Entries whose blob cannot be had go together, as each removal writes `index.json` anew. */
+  async #checkMissing(absent: readonly Entry[]): Promise<number> {
+    const missing: EvictedBlob[] = [];
+    const count = await this.#each('missing', absent, async ({ descriptor }) => {
+      if (!(await this.#canBeHad(descriptor))) missing.push({ digest: descriptor.digest, usedAt: undefined });
+    });
+    // Those that have come in the meantime stay.
+    const dropped = new Set(this.#repair && missing.length > 0 ? await this.#layout.evict(missing) : []);
+    for (const { digest } of missing) {
+      const outcome = dropped.has(digest) ? '; its entry was dropped' : '';
+      const message = `blob ${digest} is not here, and no place is known that has it${outcome}`;
+      this.#report({ step: 'missing', kind: 'missing', digest, message, repaired: dropped.has(digest) });
+    }
+    return count;
+  }
+
   /** A tar whose compressed form is here is derived when it is wanted. */
-  async #checkMissing({ descriptor }: Entry): Promise<void> {
+  async #canBeHad(descriptor: Descriptor): Promise<boolean> {
     const { digest, mediaType } = descriptor;
-    if ((await this.#options.isElsewhere?.(descriptor)) ?? true) return;
+    if ((await this.#options.isElsewhere?.(descriptor)) ?? true) return true;
     const related = layerForm(mediaType) === 'tar' ? this.#layout.lookup(digest) : [];
     for (const other of related) {
       const { digest: source, size } = other.descriptor;
-      if (source !== digest && (await this.#layout.has(source, size))) return;
+      if (source !== digest && (await this.#layout.has(source, size))) return true;
     }
-    // Unless it has come in the meantime.
-    const dropped = this.#repair && (await this.#layout.evict([{ digest, usedAt: undefined }])).length > 0;
-    const outcome = dropped ? '; its entry was dropped' : '';
-    const message = `blob ${digest} is not here, and no place is known that has it${outcome}`;
-    this.#report({ step: 'missing', kind: 'missing', digest, message, repaired: dropped });
+    return false;
   }
 
   async #checkPair({ descriptor, proven }: Entry): Promise<void> {

@@ -107,8 +107,8 @@ async function adoptManifests(context: AdoptContext, logger: Logger): Promise<De
     seen.add(manifest.digest);
     try {
       const { entries, children } = await referenced(manifest, context);
-      adopted.push(...entries);
-      queue.push(...children);
+      for (const entry of entries) adopted.push(entry);
+      for (const child of children) queue.push(child);
     } catch (error) {
       if (!(error instanceof LayercacheError)) throw error;
       logger.warn({
@@ -177,12 +177,11 @@ async function expandCacheIndex(
 ): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
   const listed: Descriptor[] = [];
   for (const shard of decoded.shards) {
-    listed.push(
-      ...decodeShard(await context.readBlob(shard.digest), `cache manifest ${shard.digest}`).entries,
-    );
+    const bytes = await context.readBlob(shard.digest);
+    for (const entry of decodeShard(bytes, `cache manifest ${shard.digest}`).entries) listed.push(entry);
   }
   const images = await present(decoded.images, context);
-  return { entries: [...(await present(listed, context)), ...images], children: images };
+  return { entries: (await present(listed, context)).concat(images), children: images };
 }
 
 /** index.json lists only what is here. */
