@@ -38,6 +38,11 @@ export interface LayoutExtension {
   readonly names?: readonly string[];
   /** Called in a commit, under the exclusive lock, before `index.json` is written. */
   derive(context: DeriveContext): Promise<Derived>;
+  /**
+   * The entry for a document that {@link derive} made from all entries, with its name; undefined for any other bytes.
+   * Without it, nothing is found again when `index.json` and the index map are both lost.
+   */
+  recognise?(bytes: Uint8Array, digest: Digest): Descriptor | undefined;
   /** Called at open, and after another tool changed `index.json`. Returns entries to add, as claims. */
   adopt(context: AdoptContext): Promise<readonly Descriptor[]>;
 }

@@ -1,6 +1,8 @@
+import { z } from 'zod';
 import {
   LayercacheError,
   MediaType,
+  descriptorSchema,
   imageIndexSchema,
   isLayercacheError,
   parseDocument,
@@ -22,10 +24,29 @@ export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion:
 /** How deeply objects and lists may lie in each other. No known field needs more than four levels. */
 const MAX_DEPTH = 100;
 
+/** `"manifests": null` is an empty list, as Go writes it (opencontainers/image-spec#644). */
+const indexFileSchema = imageIndexSchema.extend({
+  manifests: z
+    .array(descriptorSchema)
+    .nullable()
+    .transform((manifests) => manifests ?? []),
+});
+
+/** Whether the bytes are an index, and not what another program has begun to write or will never finish. */
+export function isWholeIndex(bytes: Uint8Array, path: string): boolean {
+  try {
+    parseIndexDocument(bytes, path);
+    return true;
+  } catch (error) {
+    if (!isLayercacheError(error, 'LAYOUT_INVALID')) throw error;
+    return false;
+  }
+}
+
 /** @throws LayercacheError `LAYOUT_INVALID`, with the place that is wrong */
 export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocument {
   try {
-    const { manifests, ...head } = parseDocument<ImageIndex>(imageIndexSchema, bytes, path);
+    const { manifests, ...head } = parseDocument<ImageIndex>(indexFileSchema, bytes, path);
     const deep = isDeep(head) ? 'the document' : manifests.find((one) => isDeep(one))?.digest;
     if (deep !== undefined) {
       throw new LayercacheError(
@@ -38,7 +59,7 @@ export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocume
     if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
     throw new LayercacheError(
       'LAYOUT_INVALID',
-      `${error.message}; it was left as it is: repair it, or restore it from a copy`,
+      `${error.message}; it was left as it is: restore it with verify --repair, or from a copy`,
       { cause: error },
     );
   }

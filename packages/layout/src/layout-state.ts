@@ -8,6 +8,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
+import { delay } from './abort.js';
 import type { Claim } from './claim.js';
 import { writeSnapshot } from './commit.js';
 import { compareEntries, type Entry } from './entry.js';
@@ -15,11 +16,11 @@ import type { Derived, LayoutExtension } from './extension.js';
 import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
 import { LayoutLock } from './lock.js';
-import { MapInvalid } from './map-format.js';
+import { MapInvalid, type IndexIdentity } from './map-format.js';
 import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
-import { openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
+import { indexIdentity, openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
 import type { TempFiles } from './temp-files.js';
 
 /** How often a handle looks whether another tool replaced `index.json`, in ms. */
@@ -33,6 +34,11 @@ const RECENT = 0.005;
 const MIN_JOURNAL = 8 * 1024 * 1024;
 /** Other tools see what is in the journal after this many ms, or when the handle is closed. */
 const MAX_AGE = 300_000;
+
+/** For how long another tool may take to write `index.json` in place, in ms. Skopeo does that in one go. */
+const YOUNG = 1000;
+/** How often to look whether it is done, in ms. */
+export const TORN_POLL = 20;
 
 export interface StateOptions {
   readonly files: FileSystem;
@@ -69,8 +75,11 @@ export class LayoutState {
   #snapshot: Snapshot;
   #refreshedAt = -Infinity;
   #nextCheck = 0;
+  /** An `index.json` that says something else than its map, although it looks like the one it mirrors. */
+  #edited: IndexIdentity | undefined;
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
+  #brokenTold = false;
   /** How many records of the journal cannot be understood, and were told of. */
   #unknownTold = 0;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
@@ -97,6 +106,7 @@ export class LayoutState {
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
     this.#warnOfUnknown();
+    this.#warnOfMissing();
     if (this.#snapshot.isCurrent()) return;
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
@@ -302,8 +312,16 @@ export class LayoutState {
     });
   }
 
-  /** Writes everything anew, whatever what is there looks like. */
-  async rebuild(): Promise<void> {
+  /**
+   * Writes everything anew, whatever what is there looks like.
+   *
+   * @param edited `index.json` was changed although it looks like the one that the map mirrors
+   */
+  async rebuild(edited = false): Promise<void> {
+    if (edited) {
+      this.#edited = indexIdentity(this.#files, this.#paths.index);
+      this.#reload();
+    }
     await this.#exclusive('rebuild', () => this.#commit(true));
   }
 
@@ -384,13 +402,13 @@ export class LayoutState {
     const before = this.#snapshot;
     const grown = before.journal?.grown === true;
     if (grown) this.#catchUp();
-    if (before.unsettled && !before.isOnDisk()) this.#reload();
+    if (before.unsettled && !before.isOnDisk()) this.#reloadIfWhole();
     if (now >= this.#nextCheck) {
       this.#nextCheck = now + CHECK_INTERVAL;
       // Not in the middle of a commit, which changes one file after the other.
       if (!this.#snapshot.isOnDisk()) {
         this.#unlessLocked(() => {
-          this.#reload();
+          this.#reloadIfWhole();
         });
       }
     }
@@ -406,13 +424,35 @@ export class LayoutState {
     }
   }
 
+  /** What `index.json` was before stands while another tool writes it in place, and when that has left it broken. */
+  #reloadIfWhole(): void {
+    try {
+      this.#reload();
+      this.#brokenTold = false;
+    } catch (error) {
+      if (!isLayercacheError(error, 'LAYOUT_INVALID')) throw error;
+      this.#nextCheck = performance.now() + CHECK_INTERVAL;
+      if (this.#brokenTold || this.#isBeingWritten(error)) return;
+      this.#brokenTold = true;
+      this.#options.logger.warn({
+        message: 'index.json is broken; lookups go on with what it said before',
+        ...errorFields(error),
+      });
+    }
+  }
+
+  #isBeingWritten(error: unknown): boolean {
+    return isLayercacheError(error, 'LAYOUT_INVALID') && isYoung(this.#files, this.#paths.index);
+  }
+
   #reload(): void {
-    const next = openSnapshot(this.#files, this.#paths, this.#damagedMap);
+    const next = openSnapshot(this.#files, this.#paths, this.#damagedMap, this.#edited);
     this.#snapshot.release();
     this.#snapshot = next;
     this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
     this.#warnOfUnknown();
+    this.#warnOfMissing();
   }
 
   #catchUp(): void {
@@ -422,6 +462,15 @@ export class LayoutState {
       this.#leaveMap(error);
     }
     this.#warnOfUnknown();
+  }
+
+  #warnOfMissing(): void {
+    const { index, mapInode } = this.#snapshot;
+    if (index !== undefined || mapInode === undefined) return;
+    this.#options.logger.warn({
+      message: 'index.json is missing; what it said comes from the index map, and it will be written again',
+      path: this.#paths.index,
+    });
   }
 
   /** Tells once of records that a newer version wrote, and that are skipped. */
@@ -441,7 +490,7 @@ export class LayoutState {
   /** Under the lock: makes the snapshot that of the files on disk. False when they cannot be appended to. */
   #settle(): boolean {
     this.#catchUp();
-    if (!this.#snapshot.isCurrent()) this.#reload();
+    if (!this.#snapshot.isCurrent()) this.#reloadIfWhole();
     return this.#snapshot.isCurrent();
   }
 
@@ -503,7 +552,8 @@ export class LayoutState {
       try {
         done = await this.#tryCommit(anew);
       } catch (error) {
-        this.#leaveMap(error);
+        if (this.#isBeingWritten(error)) await delay(TORN_POLL, undefined);
+        else this.#leaveMap(error);
       }
     }
   }
@@ -575,6 +625,12 @@ export class LayoutState {
     });
     for (const descriptor of found) table.put(descriptor, false);
   }
+}
+
+/** Whether `index.json` was changed so lately that whoever writes it in place may not be done. */
+export function isYoung(files: FileSystem, path: string): boolean {
+  const identity = indexIdentity(files, path);
+  return identity !== undefined && Math.abs(Date.now() - Number(identity.mtimeNs / 1_000_000n)) < YOUNG;
 }
 
 function cannotWrite(error: unknown): boolean {

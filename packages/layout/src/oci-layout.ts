@@ -11,6 +11,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
+import { delay } from './abort.js';
 import { openArriving } from './arriving-blob.js';
 import {
   Blobs,
@@ -36,7 +37,8 @@ import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted
 import type { Change } from './journal-format.js';
 import { isDeep } from './index-document.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
-import { LayoutState, type EvictedBlob } from './layout-state.js';
+import { LayoutState, TORN_POLL, isYoung, type EvictedBlob } from './layout-state.js';
+import { restoreLayout } from './restore.js';
 import { folderSize } from './space/folder-size.js';
 import { Ledger } from './space/ledger.js';
 import { limitedFiles } from './space/limited-files.js';
@@ -55,6 +57,8 @@ const LOCK_TIMEOUT = 30_000;
 export interface OpenOptions {
   /** Make the layout where there is none. Default: true. */
   readonly create?: boolean;
+  /** Make `oci-layout` and `index.json` again where they are missing or broken. Default: false, that is an error. */
+  readonly repair?: boolean;
   /** What a resolved put survives: SIGKILL (`process`, the default), or power loss as well (`fsync`). */
   readonly durability?: 'process' | 'fsync';
   readonly logger?: Logger;
@@ -72,6 +76,8 @@ export interface OpenOptions {
 /** An OCI image layout on disk. Any number of handles, in any number of processes, can have it open. */
 export class OciLayout {
   readonly dir: string;
+  /** What was made again when it was opened, a sentence each. */
+  readonly restored: readonly string[];
   readonly #files: FileSystem;
   readonly #temps: TempFiles;
   readonly #blobs: Blobs;
@@ -88,7 +94,9 @@ export class OciLayout {
     temps: TempFiles,
     space: Space | undefined,
     options: OpenOptions,
+    restored: readonly string[],
   ) {
+    this.restored = restored;
     this.#space = space;
     this.dir = dir;
     this.#files = files;
@@ -138,7 +146,13 @@ export class OciLayout {
   static async open(dir: string, options: OpenOptions = {}): Promise<OciLayout> {
     const disk = options.files ?? nodeFileSystem;
     let space: Space | undefined;
+    const { lockTimeout = LOCK_TIMEOUT } = options;
     try {
+      await untilWritten(disk, join(dir, 'index.json'));
+      const restored =
+        options.repair === true
+          ? await restoreLayout(disk, dir, { lockTimeout, extension: options.extension })
+          : [];
       const isThere = checkLayoutFile(disk, dir);
       space = await openSpace(disk, dir, isThere, options);
       const files = space === undefined ? disk : limitedFiles(disk, space);
@@ -153,7 +167,7 @@ export class OciLayout {
         const create = (): Promise<void> => createLayoutFile(files, temps, dir);
         await (space?.withSideRoom(layoutFileText.length, undefined, create) ?? create());
       }
-      const layout = new OciLayout(dir, files, temps, space, options);
+      const layout = new OciLayout(dir, files, temps, space, options, restored);
       try {
         await layout.#state.start();
       } catch (error) {
@@ -526,9 +540,9 @@ export class OciLayout {
   }
 
   /** Makes `index.json` and the side state again, from `index.json` and what of the journal can be read. */
-  async rebuild(): Promise<void> {
+  async rebuild(options: { readonly edited?: boolean } = {}): Promise<void> {
     try {
-      await this.#state.rebuild();
+      await this.#state.rebuild(options.edited);
     } catch (error) {
       throw storageError(error, `rebuild the side state of ${this.dir}`);
     }
@@ -613,6 +627,28 @@ export class OciLayout {
     } catch (error) {
       throw storageError(error, `${doing} in ${this.dir}`);
     }
+  }
+}
+
+/** Another tool that writes `index.json` in place leaves it empty or torn for a moment. */
+async function untilWritten(files: FileSystem, path: string): Promise<void> {
+  while (isYoung(files, path) && !endsLikeJson(files, path)) await delay(TORN_POLL, undefined);
+}
+
+/** Whether an object ends at the end of a file, before white space. */
+function endsLikeJson(files: FileSystem, path: string): boolean {
+  let fd: number | undefined;
+  try {
+    fd = files.openSync(path, 'r');
+    const size = Number(files.fstatSync(fd).size);
+    const tail = Buffer.alloc(64);
+    const count = files.readSync(fd, tail, 0, tail.length, Math.max(0, size - tail.length));
+    return tail.toString('latin1', 0, count).trimEnd().endsWith('}');
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return false;
+    throw error;
+  } finally {
+    if (fd !== undefined) files.closeSync(fd);
   }
 }
 

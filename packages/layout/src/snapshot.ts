@@ -94,6 +94,7 @@ export class Snapshot {
   isCurrent(): boolean {
     return (
       this.edit === undefined &&
+      this.index !== undefined &&
       !this.unsettled &&
       this.#map !== undefined &&
       this.#map.ino === inode(this.#files, this.#paths.map) &&
@@ -133,9 +134,15 @@ function apply(table: EntryTable, change: Change): void {
  * then all of that, into memory.
  *
  * @param damagedMap the inode of a map that turned out to be damaged
+ * @param edited an `index.json` that says something else than its map, although it looks like the one it mirrors
  * @throws LayercacheError `LAYOUT_INVALID` when `index.json` is broken
  */
-export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: bigint): Snapshot {
+export function openSnapshot(
+  files: FileSystem,
+  paths: StatePaths,
+  damagedMap?: bigint,
+  edited?: IndexIdentity,
+): Snapshot {
   for (let attempt = 0; ; attempt++) {
     // In this order: a commit puts the map in place before the journal.
     const journal = Journal.open(files, paths.journal);
@@ -151,7 +158,10 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: 
         map !== undefined &&
         journal.header.generation < map.reader.header.generation;
       if (overtaken && attempt < 3) continue;
-      if (map !== undefined && sameIndex(index, map.reader.header.index)) {
+      // A deleted index.json takes nothing with it that the map knows: the next commit writes it again.
+      const isMirrored =
+        map !== undefined && (index === undefined || sameIndex(index, map.reader.header.index));
+      if (map !== undefined && isMirrored && (index === undefined || !sameIndex(index, edited))) {
         const { reader } = map;
         const snapshot = new Snapshot(files, paths, {
           reader,
@@ -257,7 +267,7 @@ export function indexIdentity(files: FileSystem, path: string): IndexIdentity | 
     const { ino, size, mtimeNs } = files.statSync(path);
     return { ino, size, mtimeNs };
   } catch (error) {
-    if (isSystemError(error, 'ENOENT')) return undefined;
+    if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

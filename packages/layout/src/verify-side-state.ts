@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { LayercacheError } from '@layercache/oci';
+import { LayercacheError, digestOf } from '@layercache/oci';
 import { isSystemError, type FileSystem } from './file-system.js';
 import { canonicalJson, parseIndexDocument } from './index-document.js';
 import { Journal } from './journal.js';
@@ -18,7 +18,8 @@ export interface SideStateCheck {
   readonly report: (problem: VerifyProblem) => void;
 }
 
-export function checkLayout({ layout, files }: SideStateCheck): number {
+export function checkLayout({ layout, files, report }: SideStateCheck): number {
+  for (const message of layout.restored) report({ step: 'layout', kind: 'invalid', message, repaired: true });
   if (checkLayoutFile(files, layout.dir)) return 1;
   throw new LayercacheError(
     'LAYOUT_INVALID',
@@ -39,19 +40,23 @@ export async function checkMap({ layout, files, repair, report }: SideStateCheck
   } catch (error) {
     if (isSystemError(error, 'ENOENT')) return 0;
     if (!(error instanceof MapInvalid)) throw error;
-    if (repair) {
+    if (repair && error instanceof IndexEdited) {
+      await layout.rebuild({ edited: true });
+    } else if (repair) {
       files.unlinkSync(path);
       await layout.rebuild();
     }
     report({
       step: 'map',
       kind: 'invalid',
-      message: `the index map is of no use: ${error.message}`,
+      message: error instanceof IndexEdited ? error.message : `the index map is of no use: ${error.message}`,
       repaired: repair,
     });
     return 1;
   }
 }
+
+class IndexEdited extends MapInvalid {}
 
 /** @throws MapInvalid */
 function compareMap(files: FileSystem, path: string, index: string): number {
@@ -59,9 +64,14 @@ function compareMap(files: FileSystem, path: string, index: string): number {
   try {
     // Another tool has just changed index.json: then the map is merged with it at the next look.
     const isStale = !sameIndex(reader.header.index, indexIdentity(files, index));
+    const bytes = files.readFileSync(index);
+    if (!isStale && digestOf(bytes) !== reader.header.indexDigest) {
+      throw new IndexEdited(
+        'index.json was changed since the index map was made, although its size and time are the same',
+      );
+    }
     const listed = new Set<string>();
-    for (const one of parseIndexDocument(files.readFileSync(index), index).manifests)
-      listed.add(canonicalJson(one));
+    for (const one of parseIndexDocument(bytes, index).manifests) listed.add(canonicalJson(one));
     let count = 0;
     let differs = false;
     for (const { descriptor } of reader.all()) {

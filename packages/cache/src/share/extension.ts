@@ -1,9 +1,11 @@
 import {
   Annotation,
   LayercacheError,
+  MediaType,
   claimedDiffID,
   isImageManifestMediaType,
   isIndexMediaType,
+  isLayercacheError,
   isManifestMediaType,
   refName,
   withAnnotations,
@@ -35,7 +37,23 @@ export function cacheExtension(logger: Logger): LayoutExtension {
   return {
     names: [CACHE_TAG],
     derive: (context) => deriveCacheIndex(context),
+    recognise: recogniseCacheIndex,
     adopt: (context) => adoptManifests(context, logger),
+  };
+}
+
+function recogniseCacheIndex(bytes: Uint8Array, digest: Digest): Descriptor | undefined {
+  try {
+    if (decodeCacheIndex(bytes, `cache index ${digest}`) === undefined) return undefined;
+  } catch (error) {
+    if (isLayercacheError(error, 'DOCUMENT_INVALID')) return undefined;
+    throw error;
+  }
+  return {
+    mediaType: MediaType.index,
+    digest,
+    size: bytes.byteLength,
+    annotations: { [Annotation.refName]: CACHE_TAG },
   };
 }
 
