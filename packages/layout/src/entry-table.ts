@@ -84,16 +84,18 @@ export class EntryTable implements EntrySource {
   }
 
   *all(): Iterable<Entry> {
-    const changed = [...this.#entries.keys()].sort(compareText);
+    // A copy: what is put while someone iterates is not part of it, and takes nothing out of it.
+    const entries = new Map(this.#entries);
+    const changed = [...entries.keys()].sort(compareText);
     let next = 0;
     for (const entry of this.#base.all()) {
       const { digest } = entry.descriptor;
       for (let key = changed[next]; key !== undefined && key <= digest; key = changed[++next]) {
-        yield* this.#entries.get(key) ?? [];
+        yield* entries.get(key) ?? [];
       }
-      if (!this.#entries.has(digest)) yield entry;
+      if (!entries.has(digest)) yield entry;
     }
-    for (const key of changed.slice(next)) yield* this.#entries.get(key) ?? [];
+    for (const key of changed.slice(next)) yield* entries.get(key) ?? [];
   }
 
   /**
@@ -195,7 +197,8 @@ export class EntryTable implements EntrySource {
   }
 }
 
-function unite(before: Descriptor, after: Descriptor): Descriptor {
+/** Fields and annotations of both; those of `after` win. */
+export function unite(before: Descriptor, after: Descriptor): Descriptor {
   const annotations = { ...before.annotations, ...after.annotations };
   const united = { ...before, ...after };
   return Object.keys(annotations).length === 0 ? united : { ...united, annotations };

@@ -11,10 +11,11 @@ import {
 import { delay } from './abort.js';
 import type { Claim } from './claim.js';
 import { writeSnapshot } from './commit.js';
-import { compareEntries, type Entry } from './entry.js';
+import { compareEntries, withoutName, type Entry } from './entry.js';
 import type { Derived, LayoutExtension } from './extension.js';
 import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
+import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
 import { MapInvalid, type IndexIdentity } from './map-format.js';
 import { pairCounterparts } from './pairing.js';
@@ -55,6 +56,8 @@ export interface StateOptions {
   readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
+  /** Ends what `writeBlob` began: the blob is in `index.json`, or what is there refers to it. */
+  readonly unpinBlob: (digest: Digest) => void;
   readonly claimBlob: (digest: Digest, corrupt?: bigint) => Claim | undefined;
   /** Where room is limited. */
   readonly space: Space | undefined;
@@ -80,6 +83,8 @@ export class LayoutState {
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
   #brokenTold = false;
+  /** Blobs that the commit under way has written. */
+  readonly #written: Digest[] = [];
   /** How many records of the journal cannot be understood, and were told of. */
   #unknownTold = 0;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
@@ -96,6 +101,8 @@ export class LayoutState {
       index: join(options.dir, 'index.json'),
       map: join(side, 'map'),
       journal: join(side, 'journal'),
+      history: join(side, 'history'),
+      derivedNames: options.extension?.names ?? [],
       blob: options.blobPath,
     };
     this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
@@ -573,6 +580,7 @@ export class LayoutState {
       const changed = comparable ? table.changed : undefined;
       pairCounterparts(table, comparable ? snapshot.reader : undefined);
       derived = await this.#derive(snapshot, changed);
+      await this.#remember(snapshot);
     }
     // A lookup meanwhile may open what is on disk anew; what is being written still needs this one's files.
     snapshot.retain();
@@ -583,6 +591,8 @@ export class LayoutState {
       snapshot.release();
     }
     if (done) this.#damagedMap = undefined;
+    // Or no other process could ever unlink them.
+    for (const digest of this.#written.splice(0)) this.#options.unpinBlob(digest);
     this.#reload();
     for (const digest of done ? (derived?.unlink ?? []) : []) {
       if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
@@ -590,13 +600,35 @@ export class LayoutState {
     return done;
   }
 
+  /** Notes what the commit does to names, for tools that have read `index.json` before it and will write it after. */
+  async #remember(snapshot: Snapshot): Promise<void> {
+    const { table, edit, reader } = snapshot;
+    const marker = this.#paths.derivedNames[0];
+    const derived = marker === undefined ? undefined : table.tagged(marker)?.descriptor.digest;
+    if (derived === undefined) return;
+    const before = edit?.before ?? reader;
+    const touched = edit === undefined ? [...table.changed] : undefined;
+    const candidates = function* (): Generator<string> {
+      yield* namesOf(before, touched);
+      yield* namesOf(table, touched);
+    };
+    const names = changedNames(candidates(), before, table);
+    await remember(this.#files, this.#paths.history, this.#options.temps, { derived, names });
+  }
+
   async #derive(snapshot: Snapshot, changed: ReadonlySet<Digest> | undefined): Promise<Derived | undefined> {
-    const { extension, readBlob, writeBlob } = this.#options;
+    const { extension, readBlob } = this.#options;
+    const writeBlob = async (bytes: Uint8Array): Promise<Digest> => {
+      const digest = await this.#options.writeBlob(bytes);
+      this.#written.push(digest);
+      return digest;
+    };
     const { table } = snapshot;
     const derived = await extension?.derive({
       get entries(): readonly Descriptor[] {
         return Array.from(table.all(), (entry) => entry.descriptor);
       },
+      superseded: snapshot.edit?.superseded ?? [],
       changed,
       readBlob,
       writeBlob,
@@ -623,7 +655,11 @@ export class LayoutState {
       hasBlob,
       lookup: (key) => table.lookup(key),
     });
-    for (const descriptor of found) table.put(descriptor, false);
+    for (const descriptor of found) {
+      // What another document calls something moves no name that is here.
+      const holder = table.tagged(refName(descriptor) ?? '')?.descriptor.digest ?? descriptor.digest;
+      table.put(holder === descriptor.digest ? descriptor : withoutName(descriptor), false);
+    }
   }
 }
 

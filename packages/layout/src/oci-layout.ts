@@ -134,6 +134,9 @@ export class OciLayout {
       writeBlob: async (bytes) => (await this.#blobs.write(bytes)).digest,
       hasBlob: (digest, size) => this.has(digest, size),
       unlinkBlob: (digest) => this.#blobs.unlink(digest),
+      unpinBlob: (digest) => {
+        this.#blobs.pins.release(digest);
+      },
       claimBlob: (digest, corrupt) => this.#blobs.claim(digest, corrupt),
       space,
     });

@@ -1,27 +1,23 @@
-import { claimedDiffID, isManifestMediaType, refName, type Descriptor, type Digest } from '@layercache/oci';
-import { compareEntries, normalise, withoutName, type Entry } from './entry.js';
-import { EntryTable } from './entry-table.js';
+import type { Digest } from '@layercache/oci';
+import { EntryTable, noEntries } from './entry-table.js';
 import { isSystemError, type FileSystem } from './file-system.js';
+import { readHistory } from './history.js';
 import { emptyHead, parseIndexDocument, type IndexDocument, type IndexHead } from './index-document.js';
 import { Journal } from './journal.js';
 import type { Change } from './journal-format.js';
 import { openMapFile, type MapFile } from './map-file.js';
-import { MapEncoder, MapInvalid, decodeHeader, type IndexIdentity } from './map-format.js';
-import { MapReader, MemoryPages } from './map-reader.js';
+import { MapInvalid, type IndexIdentity } from './map-format.js';
+import type { MapReader } from './map-reader.js';
+import { mergeEdit, type Edit } from './merge-edit.js';
 
 export interface StatePaths {
   readonly index: string;
   readonly map: string;
   readonly journal: string;
+  readonly history: string;
   readonly blob: (digest: Digest) => string;
-}
-
-/** What another tool's edit of `index.json` brought and took. */
-export interface Edit {
-  /** Manifests and indexes that were not there before; all of them when entries went missing. */
-  readonly arrived: readonly Descriptor[];
-  /** Entries of before that are missing although their blob is here. They are kept. */
-  readonly kept: readonly Entry[];
+  /** Names of entries that commits derive. */
+  readonly derivedNames: readonly string[];
 }
 
 interface Parts {
@@ -178,7 +174,10 @@ export function openSnapshot(
       const document =
         index === undefined ? noDocument : parseIndexDocument(files.readFileSync(paths.index), paths.index);
       if (!sameIndex(index, indexIdentity(files, paths.index))) continue;
-      const merged = merge(files, paths, document, map?.reader);
+      const isHere = (digest: Digest): boolean => inode(files, paths.blob(digest)) !== undefined;
+      const history = readHistory(files, paths.history);
+      const before = map?.reader ?? noEntries;
+      const merged = mergeEdit({ document, before, history, derivedNames: paths.derivedNames, isHere });
       const snapshot = new Snapshot(files, paths, {
         ...merged,
         head: document.head,
@@ -202,56 +201,6 @@ export function openSnapshot(
 }
 
 const noDocument: IndexDocument = { head: emptyHead, manifests: [] };
-
-/**
- * An `index.json` that another tool wrote, with what only the map of before knows. Names are as the tool left
- * them. An entry that went missing is kept for as long as its blob is here: other tools' garbage collection drops
- * what has no name.
- */
-function merge(
-  files: FileSystem,
-  paths: StatePaths,
-  document: IndexDocument,
-  before: MapReader | undefined,
-): { reader: MapReader; edit: Edit } {
-  const unique = new Map<string, Entry>();
-  const digests = new Set<Digest>();
-  const manifests: Descriptor[] = [];
-  const arrived: Descriptor[] = [];
-  for (const given of document.manifests) {
-    const descriptor = normalise(given);
-    const { digest } = descriptor;
-    const known = before?.of(digest) ?? [];
-    const diffID = claimedDiffID(descriptor);
-    const proven = known.some((entry) => entry.proven && claimedDiffID(entry.descriptor) === diffID);
-    unique.set(`${digest} ${refName(descriptor) ?? ''}`, { descriptor, proven });
-    digests.add(digest);
-    if (!isManifestMediaType(descriptor.mediaType)) continue;
-    manifests.push(descriptor);
-    if (known.length === 0) arrived.push(descriptor);
-  }
-  const kept: Entry[] = [];
-  let lost = false;
-  for (const entry of before?.all() ?? []) {
-    const { digest } = entry.descriptor;
-    if (digests.has(digest)) continue;
-    lost = true;
-    if (inode(files, paths.blob(digest)) === undefined) continue;
-    kept.push({ ...entry, descriptor: withoutName(entry.descriptor) });
-  }
-  const encoder = new MapEncoder(0);
-  for (const entry of [...unique.values()].sort(compareEntries)) encoder.add(entry);
-  const { pages, header } = encoder.finish(document.head, {
-    index: { ino: 0n, size: 0n, mtimeNs: 0n },
-    indexDigest: `sha256:${'0'.repeat(64)}`,
-    foreign: true,
-  });
-  const bytes = Buffer.concat([header, ...pages]);
-  return {
-    reader: new MapReader(decodeHeader(header), new MemoryPages(bytes)),
-    edit: { arrived: lost ? manifests : arrived, kept },
-  };
-}
 
 function tryOpenMap(files: FileSystem, path: string): MapFile | undefined {
   try {

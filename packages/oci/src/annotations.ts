@@ -50,8 +50,10 @@ export function claimedDigests(descriptor: Descriptor): Digest[] {
   return [...found].sort();
 }
 
+/** The name of an entry; undefined when it has none. An empty one is none. */
 export function refName(descriptor: Descriptor): string | undefined {
-  return descriptor.annotations?.[Annotation.refName];
+  const name = descriptor.annotations?.[Annotation.refName];
+  return name === '' ? undefined : name;
 }
 
 /** The same descriptor with annotations set, or removed where the value is undefined. */

@@ -60,7 +60,7 @@ function recogniseCacheIndex(bytes: Uint8Array, digest: Digest): Descriptor | un
 async function deriveCacheIndex(
   context: DeriveContext,
 ): Promise<{ put: Descriptor[]; drop: Digest[]; unlink: Digest[] }> {
-  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG);
+  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG).concat(context.superseded);
   const index = encodeCacheIndex(travellingEntries(context.entries), cachedImages(context.entries));
   const kept = new Set<Digest>([index.descriptor.digest]);
   for (const shard of index.shards) {
