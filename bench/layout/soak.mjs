@@ -1,10 +1,11 @@
-/** The long form of the layout's tests: kills, many writers, every fault, 100,000 layers. `npm run soak` */
+/** The long form of the layout's tests: mutated bytes, kills, many writers, every fault, 100,000 layers. `npm run soak` */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OciLayout } from '@layercache/layout';
 import { parseImageIndex } from '@layercache/oci';
+import { fuzzDecoders } from './fuzz.mjs';
 import { findBroken, runWorker } from '../../packages/layout/dist/test/killing/rig.js';
 
 const KILLS = Number(process.env.KILLS ?? 500);
@@ -76,6 +77,7 @@ function run(what, args, env = {}) {
   console.log(`${what}: ${((performance.now() - start) / 1000).toFixed(0)} s`);
 }
 
+await fuzzDecoders();
 await kill();
 await writeTogether();
 const mocha = join(import.meta.dirname, '../../node_modules/mocha/bin/mocha.js');
@@ -83,4 +85,6 @@ const faults = join(import.meta.dirname, '../../packages/layout/dist/test/faults
 run('every fault at every operation', [mocha, '--no-config', '--timeout', '600000', faults], {
   LAYERCACHE_SOAK: '1',
 });
+const size = join(import.meta.dirname, '../../packages/layout/dist/test/size.test.js');
+run('400,000 entries', [mocha, '--no-config', size], { LAYERCACHE_SOAK: '1' });
 run('100,000 layers', ['--expose-gc', join(import.meta.dirname, 'index-map.mjs')]);

@@ -6,6 +6,8 @@ import type { RegistryFactory } from './sources/open-source.js';
 export interface LayerCacheOptions extends RetentionOptions {
   /** Create the cache when the folder does not exist or is empty. Default true. */
   readonly create?: boolean | undefined;
+  /** Make `oci-layout` and `index.json` again where they are missing or broken. Default false: that is an error. */
+  readonly repair?: boolean | undefined;
   /** Blobs under way at a time. Default 4. */
   readonly concurrency?: number | undefined;
   /** Whether a tar that had to be decompressed is kept as a blob. Default true. */

@@ -161,6 +161,7 @@ export class LayerCache {
     const metrics = new Metrics(dir, logger);
     const layout = await OciLayout.open(dir, {
       create: options.create ?? true,
+      repair: options.repair ?? false,
       durability: options.durability ?? 'process',
       logger,
       extension: cacheExtension(logger),

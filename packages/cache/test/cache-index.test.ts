@@ -100,10 +100,18 @@ describe('the cache index', () => {
 });
 
 describe('the entries that travel', () => {
-  it('leave a tar at home that can be derived from a compressed form, and take one that cannot', () => {
-    const travelling = travellingEntries([gzip(1), tarOf(1), tarOf(2)]);
-    expect(travelling.map((entry) => entry.digest)).to.deep.equal([gzip(1).digest, tarOf(2).digest]);
-    expect(travellingEntries([gzip(1), tarOf(1)], true)).to.have.length(2);
+  it('leave a tar at home that was derived from a compressed form, and take one that was not', () => {
+    const proven = new Set([gzip(1).digest]);
+    const travelling = travellingEntries([gzip(1), tarOf(1), gzip(2), tarOf(2)], proven);
+    const digests = [gzip(1), gzip(2), tarOf(2)].map((entry) => entry.digest);
+    expect(travelling.map((entry) => entry.digest)).to.deep.equal(digests);
+    expect(travellingEntries([gzip(1), tarOf(1)], proven, true)).to.have.length(2);
+  });
+
+  it('are not left at home because somebody claims that a layer contains them', () => {
+    const blob = { ...tarOf(1), mediaType: MediaType.octetStream };
+    expect(travellingEntries([gzip(1), blob], new Set([gzip(1).digest]))).to.have.length(2);
+    expect(travellingEntries([gzip(1), tarOf(1)], new Set())).to.have.length(2);
   });
 
   it('are each there once, with what every side knows of them', () => {

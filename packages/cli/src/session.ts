@@ -23,6 +23,8 @@ interface GlobalOptions {
 /** How a command wants its cache. */
 export interface CacheOptions {
   readonly create?: boolean;
+  /** Make files of the layout again that are missing or broken. */
+  readonly repair?: boolean;
   readonly staleIfError?: boolean;
   readonly retry?: RetryOptions;
 }
@@ -52,6 +54,7 @@ export class Session {
   async withCache<T>(work: (cache: LayerCache) => Promise<T>, options: CacheOptions = {}): Promise<T> {
     const cache = await LayerCache.open(this.cacheDir, {
       create: options.create ?? true,
+      repair: options.repair ?? false,
       logger: this.logger,
       registry: (host) => this.client(host, options.retry),
       staleIfError: options.staleIfError ?? false,

@@ -8,6 +8,7 @@ import {
   digestAlgorithm,
   digestHex,
   parseDigest,
+  throwIfAborted,
   type Digest,
   type DigestAlgorithm,
 } from '@layercache/oci';
@@ -56,6 +57,18 @@ export interface WrittenBlob {
 
 export type Bytes = Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 
+/** What blobs have to do with entries. */
+export interface BlobOwner {
+  /** Is told that the file with this inode was read to its end, and that its bytes are not the digest's. Never rejects. */
+  readonly onCorrupt: (digest: Digest, ino: bigint) => Promise<void>;
+  /** Is told the size of a blob whose bytes are right. Never rejects. */
+  readonly onSize: (digest: Digest, size: number) => Promise<void>;
+  /** Bytes that a blob is said to have; undefined when nobody says so. */
+  readonly expectedSize: (digest: Digest) => number | undefined;
+  /** Is told the size of each blob that is new. */
+  readonly onStored: (size: number) => void;
+}
+
 const READ_SIZE = 256 * 1024;
 const MAX_DOCUMENT = 64 * 1024 * 1024;
 /** How often to look whether a blob that is being removed is gone, in ms. */
@@ -70,31 +83,18 @@ export class Blobs {
   readonly #files: FileSystem;
   readonly #dir: string;
   readonly #temps: TempFiles;
-  readonly #onCorrupt: (digest: Digest) => Promise<void>;
-  readonly #onStored: (size: number) => void;
+  readonly #owner: BlobOwner;
   readonly #folders = new Set<string>();
   readonly #accessGrain: bigint;
   readonly pins: Pins;
 
-  /**
-   * @param onCorrupt is told of a blob whose bytes are not its digest's
-   * @param limited whether room is limited
-   * @param onStored is told the size of each blob that is new
-   */
-  constructor(
-    files: FileSystem,
-    dir: string,
-    temps: TempFiles,
-    onCorrupt: (digest: Digest) => Promise<void>,
-    limited = false,
-    onStored: (size: number) => void = () => undefined,
-  ) {
+  /** @param limited whether room is limited */
+  constructor(files: FileSystem, dir: string, temps: TempFiles, owner: BlobOwner, limited = false) {
     this.#accessGrain = limited ? LIMITED_GRAIN : GRAIN;
     this.#files = files;
     this.#dir = dir;
     this.#temps = temps;
-    this.#onCorrupt = onCorrupt;
-    this.#onStored = onStored;
+    this.#owner = owner;
     this.pins = new Pins(files);
   }
 
@@ -124,11 +124,15 @@ export class Blobs {
     }
   }
 
-  /** The file is opened when the first byte is asked for. */
-  read(digest: Digest, options: ReadOptions = {}): Readable {
+  /**
+   * The file is opened when the first byte is asked for.
+   *
+   * @param wait false: a reader under the lock of the layout does not wait for what needs that lock
+   */
+  read(digest: Digest, options: ReadOptions = {}, wait = true): Readable {
     const path = this.path(digest);
     return asStream(
-      this.#chunks(digest, () => this.#open(digest, path), options),
+      this.#chunks(digest, () => this.#open(digest, path), options, wait),
       options.signal,
     );
   }
@@ -142,7 +146,7 @@ export class Blobs {
       fd = undefined;
       return Promise.resolve(taken);
     };
-    const stream = asStream(this.#chunks(digest, take, options), options.signal);
+    const stream = asStream(this.#chunks(digest, take, options, true), options.signal);
     // Also when nobody ever reads.
     stream.once('close', () => {
       if (fd !== undefined) this.#files.closeSync(fd);
@@ -151,27 +155,64 @@ export class Blobs {
     return stream;
   }
 
-  async *#chunks(digest: Digest, open: () => Promise<number>, options: ReadOptions): AsyncGenerator<Buffer> {
+  async *#chunks(
+    digest: Digest,
+    open: () => Promise<number>,
+    options: ReadOptions,
+    wait: boolean,
+  ): AsyncGenerator<Buffer> {
     const whole = options.start === undefined && options.end === undefined;
     const digester = (options.verify ?? whole) && whole ? new Digester(digestAlgorithm(digest)) : undefined;
-    const fd = await open();
+    const file: ReadFile = { digest, fd: await open(), closing: undefined };
+    const { fd } = file;
     try {
       const size = await this.#noteAccess(fd, options.touch ?? true);
+      if (!whole && (this.#owner.expectedSize(digest) ?? size) !== size)
+        await this.#settleSize(file, size, wait);
       const end = Math.min(options.end ?? size, size);
       // One chunk behind: who counts bytes must not have them all before the digest is known to be right.
       let held: Buffer | undefined;
       for (let position = options.start ?? 0; position < end;) {
         const buffer = Buffer.allocUnsafeSlow(Math.min(READ_SIZE, end - position));
         const count = await this.#files.read(fd, buffer, position);
-        if (count === 0) break;
+        if (count === 0 && digester !== undefined) break;
+        if (count === 0) throw cutShort(digest, position, end);
         position += count;
         const chunk = buffer.subarray(0, count);
         if (held !== undefined) yield held;
         held = chunk;
         digester?.update(chunk);
       }
-      if (digester !== undefined) await this.#check(digest, digester);
+      if (digester !== undefined) await this.#check(file, digester, wait);
       if (held !== undefined) yield held;
+    } catch (error) {
+      throw storageError(error, `read blob ${digest}`);
+    } finally {
+      if (file.closing === undefined) await this.#files.close(fd);
+    }
+  }
+
+  /** A blob that has another size than its entry says is hashed, to find out which of them is wrong. */
+  async #settleSize(file: ReadFile, size: number, wait: boolean): Promise<void> {
+    await this.#check(file, await hashFile(this.#files, file.fd, digestAlgorithm(file.digest), size), wait);
+  }
+
+  /**
+   * Reads a blob to its end, and says what its bytes hash to. While `use` runs the file is open, so that no other file
+   * can have its inode.
+   *
+   * @throws LayercacheError `NOT_FOUND`, `STORAGE`, `ABORTED`
+   */
+  async hash<T>(
+    digest: Digest,
+    signal: AbortSignal | undefined,
+    use: (hashed: HashedBlob) => Promise<T>,
+  ): Promise<T> {
+    const fd = await this.#open(digest, this.path(digest));
+    try {
+      const { ino } = this.#files.fstatSync(fd);
+      const digester = await hashFile(this.#files, fd, digestAlgorithm(digest), Infinity, signal);
+      return await use({ digest, found: digester.digest(), size: digester.size, ino });
     } catch (error) {
       throw storageError(error, `read blob ${digest}`);
     } finally {
@@ -179,10 +220,20 @@ export class Blobs {
     }
   }
 
-  async #check(digest: Digest, digester: Digester): Promise<void> {
+  async #check(file: ReadFile, digester: Digester, wait: boolean): Promise<void> {
+    const { digest, fd } = file;
     const found = digester.digest();
-    if (found === digest) return;
-    await this.#onCorrupt(digest);
+    if (found === digest) {
+      if ((this.#owner.expectedSize(digest) ?? digester.size) === digester.size) return;
+      const telling = this.#owner.onSize(digest, digester.size);
+      if (wait) await telling;
+      return;
+    }
+    // The file stays open until the verdict has been dealt with: no other file can have its inode.
+    const dropping = this.#owner.onCorrupt(digest, this.#files.fstatSync(fd).ino);
+    file.closing = dropping.finally(() => this.#files.close(fd));
+    if (wait) await file.closing;
+    else file.closing.catch(() => undefined);
     throw new IntegrityError(
       'DIGEST_MISMATCH',
       `blob ${digest} is corrupt: its ${digester.size} bytes hash to ${found}; it was dropped, fetch it again`,
@@ -195,7 +246,7 @@ export class Blobs {
    *
    * @throws LayercacheError `DOCUMENT_INVALID` when it is larger
    */
-  async readBytes(digest: Digest, options: ReadDocumentOptions = {}): Promise<Uint8Array> {
+  async readBytes(digest: Digest, options: ReadDocumentOptions = {}, wait = true): Promise<Uint8Array> {
     const { maxSize = MAX_DOCUMENT, ...reading } = options;
     const size = await this.size(digest);
     if (size !== undefined && size > maxSize) {
@@ -204,7 +255,7 @@ export class Blobs {
         `blob ${digest} has ${size} bytes, too many for a document (${maxSize}); read it as a stream`,
       );
     }
-    return collect(this.read(digest, reading));
+    return collect(this.read(digest, reading, wait));
   }
 
   async #open(digest: Digest, path: string): Promise<number> {
@@ -346,7 +397,7 @@ export class Blobs {
       this.#folders.add(folder);
     }
     await this.#files.rename(temp, this.path(digest));
-    this.#onStored(size);
+    this.#owner.onStored(size);
     await syncFolder(this.#files, folder);
     this.#files.tryLock(fd, 'shared');
     this.pins.hold(digest, fd);
@@ -379,10 +430,58 @@ export class Blobs {
     }
   }
 
-  /** Keeps writers from pinning a blob until it is unlinked. Undefined when one pins it already. */
-  claim(digest: Digest): Claim | undefined {
+  /**
+   * Keeps writers from pinning a blob until it is unlinked. Undefined when one pins it already.
+   *
+   * @param corrupt the inode of a file that this handle may itself have taken for the blob
+   */
+  claim(digest: Digest, corrupt?: bigint): Claim | undefined {
+    if (corrupt !== undefined) this.pins.releaseFile(digest, corrupt);
     return claimFile(this.#files, this.path(digest));
   }
+}
+
+/** A blob that was read to its end. */
+export interface HashedBlob {
+  readonly digest: Digest;
+  /** What its bytes hash to. */
+  readonly found: Digest;
+  /** Bytes. */
+  readonly size: number;
+  readonly ino: bigint;
+}
+
+/** A blob that is being read. */
+interface ReadFile {
+  readonly digest: Digest;
+  readonly fd: number;
+  /** Set when the file is closed by whoever deals with its corruption. */
+  closing: Promise<void> | undefined;
+}
+
+async function hashFile(
+  files: FileSystem,
+  fd: number,
+  algorithm: DigestAlgorithm,
+  size: number,
+  signal?: AbortSignal,
+): Promise<Digester> {
+  const digester = new Digester(algorithm);
+  const buffer = Buffer.allocUnsafeSlow(READ_SIZE);
+  while (digester.size < size) {
+    throwIfAborted(signal);
+    const count = await files.read(fd, buffer, digester.size);
+    if (count === 0) break;
+    digester.update(buffer.subarray(0, count));
+  }
+  return digester;
+}
+
+function cutShort(digest: Digest, position: number, end: number): LayercacheError {
+  return new LayercacheError(
+    'STORAGE',
+    `blob ${digest} ended at byte ${position} while bytes up to ${end} were read: its file was cut short meanwhile; run verify`,
+  );
 }
 
 function asStream(chunks: AsyncGenerator<Buffer>, signal: AbortSignal | undefined): Readable {

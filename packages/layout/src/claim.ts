@@ -1,9 +1,11 @@
-import { isSystemError, type FileSystem } from './file-system.js';
+import { isSystemError, type FileFacts, type FileSystem } from './file-system.js';
 
 /** A blob that is about to go. */
 export interface Claim {
   /** When it was last used; undefined when there is no file. */
   readonly usedAt: Date | undefined;
+  /** Of the file that is claimed; undefined when there is none. */
+  readonly ino: bigint | undefined;
   /** False when there is nothing to unlink. */
   unlink(): Promise<boolean>;
   release(): void;
@@ -11,6 +13,7 @@ export interface Claim {
 
 const noFile: Claim = {
   usedAt: undefined,
+  ino: undefined,
   unlink: () => Promise.resolve(false),
   release: () => undefined,
 };
@@ -28,12 +31,20 @@ export function claimFile(files: FileSystem, path: string): Claim | undefined {
     files.closeSync(fd);
     return undefined;
   }
+  let facts: FileFacts;
+  try {
+    facts = files.fstatSync(fd);
+  } catch (error) {
+    files.closeSync(fd);
+    throw error;
+  }
   return {
-    usedAt: new Date(Number(files.fstatSync(fd).mtimeNs / 1_000_000n)),
+    usedAt: new Date(Number(facts.mtimeNs / 1_000_000n)),
+    ino: facts.ino,
     unlink: async () => {
       // Whoever wrote it anew in the meantime wants it.
       try {
-        if (files.statSync(path).ino !== files.fstatSync(fd).ino) return false;
+        if (files.statSync(path).ino !== facts.ino) return false;
         await files.unlink(path);
         return true;
       } catch (error) {

@@ -4,7 +4,7 @@ import type { Digest } from '@layercache/oci';
 import type { Entry } from './entry.js';
 import { storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
 import { indexText } from './index-document.js';
-import { encodeJournalHeader } from './journal-format.js';
+import { encodeJournalHeader, frameRecord } from './journal-format.js';
 import { MapEncoder, PAGE, type IndexIdentity } from './map-format.js';
 import { indexIdentity, sameIndex, type Snapshot, type StatePaths } from './snapshot.js';
 import type { Temp, TempFiles } from './temp-files.js';
@@ -49,9 +49,10 @@ class FileWriter {
  *    merged like another tool's edit, and applying the journal once more changes nothing.
  * 2. The map is replaced. The journal is older than it, so its changes are ignored.
  * 3. The old journal gets its last record, by which those who have it open notice.
- * 4. The journal is replaced.
+ * 4. The journal is replaced. What a newer version wrote into the old one is copied, for a newer version to apply.
  *
  * @param rewrite false: `index.json` is good as it is, only the side state is made
+ * @param anew true: records of the journal that cannot be understood are left out
  * @returns false when another tool changed `index.json` meanwhile, and nothing was done
  */
 export async function writeSnapshot(
@@ -60,6 +61,7 @@ export async function writeSnapshot(
   temps: TempFiles,
   snapshot: Snapshot,
   rewrite: boolean,
+  anew: boolean,
 ): Promise<boolean> {
   const generation = Math.max(Date.now() * 1000, snapshot.generation + 1);
   const made: Temp[] = [];
@@ -107,7 +109,13 @@ export async function writeSnapshot(
     await map.flush();
     await writeFully(files, map.temp.fd, header, 0);
     await files.fsync(map.temp.fd);
-    await writeFully(files, journal.fd, encodeJournalHeader({ generation, salt: randomInt(2 ** 32) }), 0);
+    const salt = randomInt(2 ** 32);
+    const unknown = anew || snapshot.stale ? [] : (snapshot.journal?.unknown ?? []);
+    const journalBytes = [
+      encodeJournalHeader({ generation, salt }),
+      ...unknown.map((payload) => frameRecord(payload, salt)),
+    ];
+    await writeFully(files, journal.fd, Buffer.concat(journalBytes), 0);
     await files.fsync(journal.fd);
 
     if (!sameIndex(indexIdentity(files, paths.index), snapshot.index)) return false;

@@ -87,22 +87,25 @@ export class EntryTable implements EntrySource {
   }
 
   *all(): Iterable<Entry> {
-    const changed = [...this.#entries.keys()].sort(compareText);
+    // A copy: what is put while someone iterates is not part of it, and takes nothing out of it.
+    const entries = new Map(this.#entries);
+    const changed = [...entries.keys()].sort(compareText);
     let next = 0;
     for (const entry of this.#base.all()) {
       const { digest } = entry.descriptor;
       for (let key = changed[next]; key !== undefined && key <= digest; key = changed[++next]) {
-        yield* this.#entries.get(key) ?? [];
+        yield* entries.get(key) ?? [];
       }
-      if (!this.#entries.has(digest)) yield entry;
+      if (!entries.has(digest)) yield entry;
     }
-    for (const key of changed.slice(next)) yield* this.#entries.get(key) ?? [];
+    for (const key of changed.slice(next)) yield* entries.get(key) ?? [];
   }
 
   /**
    * Adds an entry, or unites it with the one that has the same digest and name ({@link uniteEntries}). A proof holds
    * for as long as digest and diffID stay the same, and a claim does not replace it. A name that another digest had
-   * moves here, unless it is only claimed: then the entry is added without it.
+   * moves here, unless it is only claimed: then the entry is added without it. All entries of a digest take on its
+   * size: the same bytes have one.
    */
   put(given: Descriptor, proven: boolean): void {
     const descriptor = this.#withName(given);
@@ -119,7 +122,8 @@ export class EntryTable implements EntrySource {
       .filter((entry) => entry !== same)
       .map((entry) =>
         after.proven && claimedDiffID(entry.descriptor) === diffID ? { ...entry, proven: true } : entry,
-      );
+      )
+      .map((entry) => ({ ...entry, descriptor: withSize(entry.descriptor, after.descriptor.size) }));
     this.#set(digest, [...others, after].sort(compareEntries));
   }
 
@@ -129,7 +133,7 @@ export class EntryTable implements EntrySource {
     const name = refName(descriptor);
     const before = this.of(descriptor.digest);
     const same = before.find((entry) => refName(entry.descriptor) === name);
-    if (same === undefined) return false;
+    if (same === undefined || before.some((entry) => entry.descriptor.size !== descriptor.size)) return false;
     const after = this.#united(descriptor, proven, before);
     return after.proven === same.proven && canonicalJson(after.descriptor) === canonicalJson(same.descriptor);
   }
@@ -211,6 +215,17 @@ export class EntryTable implements EntrySource {
       if (name !== undefined) this.#names.set(name, digest);
     }
   }
+}
+
+/** Fields and annotations of both; those of `after` win. */
+export function unite(before: Descriptor, after: Descriptor): Descriptor {
+  const annotations = { ...before.annotations, ...after.annotations };
+  const united = { ...before, ...after };
+  return Object.keys(annotations).length === 0 ? united : { ...united, annotations };
+}
+
+function withSize(descriptor: Descriptor, size: number): Descriptor {
+  return descriptor.size === size ? descriptor : { ...descriptor, size };
 }
 
 function withProvenDiffID(descriptor: Descriptor, proof: Descriptor): Descriptor {

@@ -16,8 +16,12 @@ export interface Entry {
   readonly proven: boolean;
 }
 
-/** The facts that other tools write under names of their own, under ours as well. Nothing is taken away. */
-export function normalise(descriptor: Descriptor): Descriptor {
+/** The facts that other tools write under names of their own, under ours as well. Only an empty name is taken away. */
+export function normalise(given: Descriptor): Descriptor {
+  const descriptor =
+    given.annotations?.[Annotation.refName] === ''
+      ? withAnnotations(given, { [Annotation.refName]: undefined })
+      : given;
   if (layerForm(descriptor.mediaType) === 'tar') {
     const digests = claimedDigests(descriptor);
     return digests.length === 0 ? descriptor : withDigests(descriptor, digests);

@@ -4,6 +4,10 @@ import type { Entry } from './entry.js';
 export interface DeriveContext {
   /** Everything that will stand in `index.json`, derived entries of the last commit included. Built when asked for. */
   readonly entries: readonly Descriptor[];
+  /** Derived entries of before that another one has replaced in `index.json`, not by this commit. */
+  readonly superseded: readonly Descriptor[];
+  /** Digests whose pair this machine proved. */
+  readonly proven: ReadonlySet<Digest>;
   /** Digests whose entries changed since the last commit; undefined: unknown, assume all. */
   readonly changed: ReadonlySet<Digest> | undefined;
   /** A small document, verified. */
@@ -21,7 +25,7 @@ export interface Derived {
 }
 
 export interface AdoptContext {
-  /** Manifests and indexes that were not seen before, or all of them when entries have gone missing. */
+  /** Manifests and indexes that were not seen before. */
   readonly manifests: readonly Descriptor[];
   /** A small document, verified. */
   readBlob(digest: Digest): Promise<Uint8Array>;
@@ -36,10 +40,18 @@ export interface AdoptContext {
  * tools put in.
  */
 export interface LayoutExtension {
-  /** The names of the entries it derives: they do not count as entries where those are limited. */
+  /**
+   * The names of the entries it derives. They do not count as entries where those are limited, no other tool moves them,
+   * and the first one tells which commit an `index.json` that another tool wrote came from.
+   */
   readonly names?: readonly string[];
   /** Called in a commit, under the exclusive lock, before `index.json` is written. */
   derive(context: DeriveContext): Promise<Derived>;
+  /**
+   * The entry for a document that {@link derive} made from all entries, with its name; undefined for any other bytes.
+   * Without it, nothing is found again when `index.json` and the index map are both lost.
+   */
+  recognise?(bytes: Uint8Array, digest: Digest): Descriptor | undefined;
   /** Called at open, and after another tool changed `index.json`. Returns entries to add, as claims. */
   adopt(context: AdoptContext): Promise<readonly Descriptor[]>;
 }

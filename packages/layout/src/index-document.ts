@@ -1,6 +1,8 @@
+import { z } from 'zod';
 import {
   LayercacheError,
   MediaType,
+  descriptorSchema,
   imageIndexSchema,
   isLayercacheError,
   parseDocument,
@@ -19,16 +21,45 @@ export interface IndexDocument {
 
 export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion: 2 };
 
+/** How deeply objects and lists may lie in each other. No known field needs more than four levels. */
+const MAX_DEPTH = 100;
+
+/** `"manifests": null` is an empty list, as Go writes it (opencontainers/image-spec#644). */
+const indexFileSchema = imageIndexSchema.extend({
+  manifests: z
+    .array(descriptorSchema)
+    .nullable()
+    .transform((manifests) => manifests ?? []),
+});
+
+/** Whether the bytes are an index, and not what another program has begun to write or will never finish. */
+export function isWholeIndex(bytes: Uint8Array, path: string): boolean {
+  try {
+    parseIndexDocument(bytes, path);
+    return true;
+  } catch (error) {
+    if (!isLayercacheError(error, 'LAYOUT_INVALID')) throw error;
+    return false;
+  }
+}
+
 /** @throws LayercacheError `LAYOUT_INVALID`, with the place that is wrong */
 export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocument {
   try {
-    const { manifests, ...head } = parseDocument<ImageIndex>(imageIndexSchema, bytes, path);
+    const { manifests, ...head } = parseDocument<ImageIndex>(indexFileSchema, bytes, path);
+    const deep = isDeep(head) ? 'the document' : manifests.find((one) => isDeep(one))?.digest;
+    if (deep !== undefined) {
+      throw new LayercacheError(
+        'DOCUMENT_INVALID',
+        `${path} is not valid: ${deep}: objects and lists lie in each other more than ${MAX_DEPTH} deep`,
+      );
+    }
     return { head, manifests };
   } catch (error) {
     if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
     throw new LayercacheError(
       'LAYOUT_INVALID',
-      `${error.message}; it was left as it is: repair it, or restore it from a copy`,
+      `${error.message}; it was left as it is: restore it with verify --repair, or from a copy`,
       { cause: error },
     );
   }
@@ -53,6 +84,22 @@ export function* indexText(head: IndexHead, entries: Iterable<Entry>): Generator
     yield between === '[' ? '[]' : ']';
   }
   yield '}';
+}
+
+/** Whether a value is nested too deeply to be written again. Does not recurse, so it may be as deep as it likes. */
+export function isDeep(value: unknown): boolean {
+  let level: unknown[] = [value];
+  for (let depth = 0; depth <= MAX_DEPTH; depth++) {
+    const below: unknown[] = [];
+    for (const one of level) {
+      if (typeof one !== 'object' || one === null) continue;
+      for (const inner of Object.values(one))
+        if (typeof inner === 'object' && inner !== null) below.push(inner);
+    }
+    if (below.length === 0) return false;
+    level = below;
+  }
+  return true;
 }
 
 /** JSON with the keys of every object sorted and no whitespace. */

@@ -1,4 +1,11 @@
-export type { Bytes, ReadDocumentOptions, ReadOptions, WriteOptions, WrittenBlob } from './blobs.js';
+export type {
+  Bytes,
+  HashedBlob,
+  ReadDocumentOptions,
+  ReadOptions,
+  WriteOptions,
+  WrittenBlob,
+} from './blobs.js';
 export type { Entry } from './entry.js';
 export type { AdoptContext, DeriveContext, Derived, LayoutExtension } from './extension.js';
 export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';

@@ -9,9 +9,8 @@ import {
   readAt,
   readByte,
   readDigest,
-  readEntry,
+  readSizedEntry,
   readText,
-  readVarint,
   varint,
 } from './record.js';
 
@@ -50,12 +49,23 @@ export function encodeJournalHeader({ generation, salt }: JournalHeader): Buffer
 export function decodeJournalHeader(bytes: Buffer): JournalHeader | undefined {
   if (bytes.length < JOURNAL_HEADER || !bytes.subarray(0, 8).equals(MAGIC)) return undefined;
   if (bytes.readUInt32LE(20) !== crc32(bytes.subarray(0, 20))) return undefined;
-  return { generation: Number(bytes.readBigUInt64LE(8)), salt: bytes.readUInt32LE(16) };
+  const generation = Number(bytes.readBigUInt64LE(8));
+  if (!isGeneration(generation)) return undefined;
+  return { generation, salt: bytes.readUInt32LE(16) };
+}
+
+/** Whether the number can be a generation, and leaves room for later ones: this one is a time in the year 2200. */
+export function isGeneration(number: number): boolean {
+  return number <= 2 ** 52 + 2 ** 51;
 }
 
 /** One record: changes that are made together or not at all. */
 export function encodeChanges(changes: readonly Change[], salt: number): Buffer {
-  const payload = Buffer.concat(changes.flatMap(encodeChange));
+  return frameRecord(Buffer.concat(changes.flatMap(encodeChange)), salt);
+}
+
+/** A record with this payload, which is copied as it is when it is that of a newer version. */
+export function frameRecord(payload: Buffer, salt: number): Buffer {
   const frame = Buffer.alloc(FRAME);
   MARKER.copy(frame);
   frame.writeUInt32LE(payload.length, 4);
@@ -63,25 +73,37 @@ export function encodeChanges(changes: readonly Change[], salt: number): Buffer 
   return Buffer.concat([frame, payload]);
 }
 
-/**
- * The changes in a stretch of journal. A record that was torn is skipped when a whole one follows; at the end it
- * may still be on its way, so `end` stays before it. `torn` counts the bytes that were skipped.
- */
-export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[]; end: number; torn: number } {
+/** What a stretch of journal says. */
+export interface DecodedChanges {
+  readonly changes: Change[];
+  /** Where the first record begins that is not whole: it may still be on its way. */
+  readonly end: number;
+  /** How many bytes before `end` are no record. */
+  readonly torn: number;
+  /** The payloads of whole records that cannot be understood, because a newer version wrote them. */
+  readonly unknown: Buffer[];
+}
+
+/** Decodes a stretch of journal, whatever its bytes are. A torn record is skipped when a whole one follows. */
+export function decodeChanges(bytes: Buffer, salt: number): DecodedChanges {
   const changes: Change[] = [];
+  const unknown: Buffer[] = [];
   let end = 0;
   let torn = 0;
-  for (let at = 0; at >= 0 && at + FRAME <= bytes.length;) {
-    const record = recordAt(bytes, at, salt);
-    if (record === undefined || isOverlapped(bytes, at, record.end, salt)) {
+  for (let at = 0; at >= 0;) {
+    const recordEnd = wholeRecordEnd(bytes, at, salt);
+    if (recordEnd === undefined || isOverlapped(bytes, at, recordEnd, salt)) {
       at = bytes.indexOf(MARKER, at + 1);
-    } else {
-      for (const change of record.changes) changes.push(change);
-      torn += at - end;
-      at = end = record.end;
+      continue;
     }
+    const payload = bytes.subarray(at + FRAME, recordEnd);
+    const decoded = decodePayload(payload);
+    if (decoded === undefined) unknown.push(payload);
+    else for (const change of decoded) changes.push(change);
+    torn += at - end;
+    at = end = recordEnd;
   }
-  return { changes, end, torn };
+  return { changes, end, torn, unknown };
 }
 
 /**
@@ -90,25 +112,39 @@ export function decodeChanges(bytes: Buffer, salt: number): { changes: Change[];
  */
 function isOverlapped(bytes: Buffer, start: number, end: number, salt: number): boolean {
   for (let at = bytes.indexOf(MARKER, start + 1); at >= 0 && at < end; at = bytes.indexOf(MARKER, at + 1)) {
-    const record = recordAt(bytes, at, salt);
-    if (record !== undefined && record.end > end) return true;
+    if ((frameEnd(bytes, at) ?? 0) > end && wholeRecordEnd(bytes, at, salt) !== undefined) return true;
   }
   return false;
 }
 
-function recordAt(bytes: Buffer, at: number, salt: number): { changes: Change[]; end: number } | undefined {
-  if (!bytes.subarray(at, at + 4).equals(MARKER)) return undefined;
+/** Where the record at a place says that it ends; undefined when there is no frame, or not all of the record. */
+function frameEnd(bytes: Buffer, at: number): number | undefined {
+  if (at + FRAME > bytes.length || !bytes.subarray(at, at + 4).equals(MARKER)) return undefined;
   const end = at + FRAME + bytes.readUInt32LE(at + 4);
-  if (end > bytes.length) return undefined;
-  const payload = bytes.subarray(at + FRAME, end);
-  if (crc32(payload, salt) !== bytes.readUInt32LE(at + 8)) return undefined;
+  return end > bytes.length ? undefined : end;
+}
+
+/** As {@link frameEnd}, if the checksum is right as well. */
+function wholeRecordEnd(bytes: Buffer, at: number, salt: number): number | undefined {
+  const end = frameEnd(bytes, at);
+  if (end === undefined) return undefined;
+  return crc32(bytes.subarray(at + FRAME, end), salt) === bytes.readUInt32LE(at + 8) ? end : undefined;
+}
+
+/** Undefined when this version does not understand all of it: changes are made together or not at all. */
+function decodePayload(payload: Buffer): Change[] | undefined {
   const changes: Change[] = [];
-  for (let offset = 0; offset < payload.length;) {
-    const { value, end: next } = readAt(offset, () => readChange(payload));
-    changes.push(value);
-    offset = next;
+  try {
+    for (let offset = 0; offset < payload.length;) {
+      const { value, end } = readAt(offset, () => readChange(payload));
+      changes.push(value);
+      offset = end;
+    }
+    return changes;
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
   }
-  return { changes, end };
 }
 
 function encodeChange(change: Change): Buffer[] {
@@ -128,14 +164,11 @@ function encodeChange(change: Change): Buffer[] {
 
 function readChange(bytes: Buffer): Change {
   const op = readByte(bytes);
-  if (op === Op.put) {
-    // An entry ends where it ends; its length lets another reader skip it.
-    readVarint(bytes);
-    return { type: 'put', entry: readEntry(bytes) };
-  }
+  if (op === Op.put) return { type: 'put', entry: readSizedEntry(bytes) };
   if (op === Op.remove) {
-    const long = readByte(bytes) === 1;
-    return { type: 'remove', digest: readDigest(bytes, long) };
+    const algorithm = readByte(bytes);
+    if (algorithm > 1) throw new RangeError(`digest algorithm ${algorithm} is not known`);
+    return { type: 'remove', digest: readDigest(bytes, algorithm === 1) };
   }
   if (op === Op.untag) return { type: 'untag', name: readText(bytes) };
   if (op === Op.superseded) return { type: 'superseded' };

@@ -27,7 +27,7 @@ export function checkLayoutFile(files: FileSystem, dir: string): boolean {
   if (bytes === undefined) {
     throw new LayercacheError(
       'LAYOUT_INVALID',
-      `${dir} has files in it but no oci-layout, so it is not an OCI image layout; choose an empty folder or a layout`,
+      `${dir} has files in it but no oci-layout, so it is not an OCI image layout; choose an empty folder or a layout, or restore the file with verify --repair`,
     );
   }
   let version: string;
@@ -44,6 +44,18 @@ export function checkLayoutFile(files: FileSystem, dir: string): boolean {
     );
   }
   return true;
+}
+
+/** Whether the bytes are an `oci-layout` file, of whatever version. */
+export function isLayoutFile(bytes: Uint8Array | undefined): boolean {
+  if (bytes === undefined) return false;
+  try {
+    parseDocument(layoutFileSchema, bytes, 'oci-layout');
+    return true;
+  } catch (error) {
+    if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
+    return false;
+  }
 }
 
 export const layoutFileText = `{"imageLayoutVersion":"${LAYOUT_VERSION}"}`;

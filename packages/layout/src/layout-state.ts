@@ -8,18 +8,21 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
+import { delay } from './abort.js';
 import type { Claim } from './claim.js';
 import { writeSnapshot } from './commit.js';
-import { compareEntries, type Entry } from './entry.js';
+import { compareEntries, withoutName, type Entry } from './entry.js';
+import type { EntrySource } from './entry-table.js';
 import type { Derived, LayoutExtension } from './extension.js';
-import { isSystemError, type FileSystem } from './file-system.js';
+import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
+import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
-import { MapInvalid } from './map-format.js';
+import { MapInvalid, type IndexIdentity } from './map-format.js';
 import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
-import { openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
+import { indexIdentity, openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
 import type { TempFiles } from './temp-files.js';
 
 /** How often a handle looks whether another tool replaced `index.json`, in ms. */
@@ -33,6 +36,11 @@ const RECENT = 0.005;
 const MIN_JOURNAL = 8 * 1024 * 1024;
 /** Other tools see what is in the journal after this many ms, or when the handle is closed. */
 const MAX_AGE = 300_000;
+
+/** For how long another tool may take to write `index.json` in place, in ms. Skopeo does that in one go. */
+const YOUNG = 1000;
+/** How often to look whether it is done, in ms. */
+export const TORN_POLL = 20;
 
 export interface StateOptions {
   readonly files: FileSystem;
@@ -49,7 +57,9 @@ export interface StateOptions {
   readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
-  readonly claimBlob: (digest: Digest) => Claim | undefined;
+  /** Ends what `writeBlob` began: the blob is in `index.json`, or what is there refers to it. */
+  readonly unpinBlob: (digest: Digest) => void;
+  readonly claimBlob: (digest: Digest, corrupt?: bigint) => Claim | undefined;
   /** Where room is limited. */
   readonly space: Space | undefined;
 }
@@ -69,14 +79,18 @@ export class LayoutState {
   #snapshot: Snapshot;
   #refreshedAt = -Infinity;
   #nextCheck = 0;
+  /** An `index.json` that says something else than its map, although it looks like the one it mirrors. */
+  #edited: IndexIdentity | undefined;
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
+  #brokenTold = false;
+  /** Blobs that the commit under way has written. */
+  readonly #written: Digest[] = [];
+  /** How many records of the journal cannot be understood, and were told of. */
+  #unknownTold = 0;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
   #wroteAt = 0;
   #background: Promise<void> | undefined;
-  /** The exclusive lock is held by this handle. */
-  busy = false;
-
   /** Until the journal is old enough to be committed. */
   #timer: NodeJS.Timeout | undefined;
 
@@ -88,6 +102,8 @@ export class LayoutState {
       index: join(options.dir, 'index.json'),
       map: join(side, 'map'),
       journal: join(side, 'journal'),
+      history: join(side, 'history'),
+      derivedNames: options.extension?.names ?? [],
       blob: options.blobPath,
     };
     this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
@@ -97,6 +113,8 @@ export class LayoutState {
 
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
+    this.#warnOfUnknown();
+    this.#warnOfMissing();
     if (this.#snapshot.isCurrent()) return;
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
@@ -239,25 +257,54 @@ export class LayoutState {
   async remove(digests: readonly Digest[]): Promise<Digest[]> {
     return this.#exclusive('removal', async () => {
       while (!this.#settle()) await this.#commit();
-      const { table, reader, journal } = this.#snapshot;
-      const known = digests.filter((digest) => table.lookup(digest).length > 0);
-      const listed = known.some((digest) => reader.lookup(digest).length > 0);
-      if (known.length > 0) {
-        journal?.append(known.map((digest) => ({ type: 'remove', digest })));
-        this.#catchUp();
-        if (listed) await this.#commit();
-        // Power loss must not bring back an entry whose blob is gone.
-        else if (this.#options.fsync) await journal?.sync();
-      }
-      const removed = new Set(known);
+      const removed = new Set(await this.#forget(digests));
       for (const digest of digests) if (await this.#options.unlinkBlob(digest)) removed.add(digest);
       return [...removed];
     });
   }
 
-  /** Whether there is an entry of that digest. */
-  knows(digest: Digest): boolean {
-    return this.#look(({ table }) => table.of(digest).length > 0);
+  /**
+   * Forgets a digest and unlinks its blob if that is still the file that was found to be corrupt. A file that has taken
+   * its place, or that a writer pins, stays with its entries.
+   */
+  async dropCorrupt(digest: Digest, ino: bigint): Promise<boolean> {
+    return this.#exclusive('removal', async () => {
+      while (!this.#settle()) await this.#commit();
+      const claim = this.#options.claimBlob(digest, ino);
+      try {
+        if (claim?.ino !== ino) return false;
+        const entries = this.#snapshot.table.of(digest);
+        await this.#forget([digest]);
+        if (await claim.unlink()) return true;
+        // Someone put another file in its place just now.
+        const { journal } = this.#snapshot;
+        if (entries.length > 0) journal?.append(entries.map((entry) => ({ type: 'put', entry })));
+        this.#catchUp();
+        if (this.#options.fsync) await journal?.sync();
+        return false;
+      } finally {
+        claim?.release();
+      }
+    });
+  }
+
+  /** Under the lock: removes the entries of digests from `index.json` and the journal. Returns what there was. */
+  async #forget(digests: readonly Digest[]): Promise<Digest[]> {
+    const { table, reader, journal } = this.#snapshot;
+    const known = digests.filter((digest) => table.lookup(digest).length > 0);
+    if (known.length === 0) return known;
+    const listed = known.some((digest) => reader.lookup(digest).length > 0);
+    journal?.append(known.map((digest) => ({ type: 'remove', digest })));
+    this.#catchUp();
+    if (listed) await this.#commit();
+    // Power loss must not bring back an entry whose blob is gone.
+    else if (this.#options.fsync) await journal?.sync();
+    return known;
+  }
+
+  /** The entries of a digest, under any of its names. */
+  of(digest: Digest): readonly Entry[] {
+    return this.#look(({ table }) => table.of(digest));
   }
 
   /** Unlinks blobs that still have no entry when nobody can add one. */
@@ -273,8 +320,16 @@ export class LayoutState {
     });
   }
 
-  /** Writes everything anew, whatever what is there looks like. */
-  async rebuild(): Promise<void> {
+  /**
+   * Writes everything anew, whatever what is there looks like.
+   *
+   * @param edited `index.json` was changed although it looks like the one that the map mirrors
+   */
+  async rebuild(edited = false): Promise<void> {
+    if (edited) {
+      this.#edited = indexIdentity(this.#files, this.#paths.index);
+      this.#reload();
+    }
     await this.#exclusive('rebuild', () => this.#commit(true));
   }
 
@@ -339,7 +394,7 @@ export class LayoutState {
 
   /** Goes on from `index.json` and the journal when the map turns out to be damaged; throws any other error. */
   #leaveMap(error: unknown): void {
-    if (!(error instanceof MapInvalid)) throw error;
+    if (!(error instanceof MapInvalid)) throw storageError(error, `read the index of ${this.#options.dir}`);
     this.#options.logger.warn({
       message: 'the index map is damaged; index.json is read instead',
       ...errorFields(error),
@@ -355,13 +410,13 @@ export class LayoutState {
     const before = this.#snapshot;
     const grown = before.journal?.grown === true;
     if (grown) this.#catchUp();
-    if (before.unsettled && !before.isOnDisk()) this.#reload();
+    if (before.unsettled && !before.isOnDisk()) this.#reloadIfWhole();
     if (now >= this.#nextCheck) {
       this.#nextCheck = now + CHECK_INTERVAL;
       // Not in the middle of a commit, which changes one file after the other.
       if (!this.#snapshot.isOnDisk()) {
         this.#unlessLocked(() => {
-          this.#reload();
+          this.#reloadIfWhole();
         });
       }
     }
@@ -377,12 +432,35 @@ export class LayoutState {
     }
   }
 
+  /** What `index.json` was before stands while another tool writes it in place, and when that has left it broken. */
+  #reloadIfWhole(): void {
+    try {
+      this.#reload();
+      this.#brokenTold = false;
+    } catch (error) {
+      if (!isLayercacheError(error, 'LAYOUT_INVALID')) throw error;
+      this.#nextCheck = performance.now() + CHECK_INTERVAL;
+      if (this.#brokenTold || this.#isBeingWritten(error)) return;
+      this.#brokenTold = true;
+      this.#options.logger.warn({
+        message: 'index.json is broken; lookups go on with what it said before',
+        ...errorFields(error),
+      });
+    }
+  }
+
+  #isBeingWritten(error: unknown): boolean {
+    return isLayercacheError(error, 'LAYOUT_INVALID') && isYoung(this.#files, this.#paths.index);
+  }
+
   #reload(): void {
-    const next = openSnapshot(this.#files, this.#paths, this.#damagedMap);
+    const next = openSnapshot(this.#files, this.#paths, this.#damagedMap, this.#edited);
     this.#snapshot.release();
     this.#snapshot = next;
     this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
+    this.#warnOfUnknown();
+    this.#warnOfMissing();
   }
 
   #catchUp(): void {
@@ -391,12 +469,36 @@ export class LayoutState {
     } catch (error) {
       this.#leaveMap(error);
     }
+    this.#warnOfUnknown();
+  }
+
+  #warnOfMissing(): void {
+    const { index, mapInode } = this.#snapshot;
+    if (index !== undefined || mapInode === undefined) return;
+    this.#options.logger.warn({
+      message: 'index.json is missing; what it said comes from the index map, and it will be written again',
+      path: this.#paths.index,
+    });
+  }
+
+  /** Tells once of records that a newer version wrote, and that are skipped. */
+  #warnOfUnknown(): void {
+    const records = this.#snapshot.journal?.unknown.length ?? 0;
+    if (records > this.#unknownTold) {
+      this.#options.logger.warn({
+        message:
+          'records of the journal are of a newer version and were skipped; use that version, or drop them with verify --repair',
+        path: this.#paths.journal,
+        records,
+      });
+    }
+    this.#unknownTold = records;
   }
 
   /** Under the lock: makes the snapshot that of the files on disk. False when they cannot be appended to. */
   #settle(): boolean {
     this.#catchUp();
-    if (!this.#snapshot.isCurrent()) this.#reload();
+    if (!this.#snapshot.isCurrent()) this.#reloadIfWhole();
     return this.#snapshot.isCurrent();
   }
 
@@ -444,12 +546,10 @@ export class LayoutState {
   #exclusive<T>(what: string, run: () => Promise<T>): Promise<T> {
     return this.#lock.exclusive(what, async () => {
       const { space } = this.#options;
-      this.busy = true;
       try {
         await space?.borrow(this.#spaceForCommit(), what === 'eviction' || what === 'removal');
         return await run();
       } finally {
-        this.busy = false;
         await space?.repay(this.#spaceForCommit());
       }
     });
@@ -460,7 +560,8 @@ export class LayoutState {
       try {
         done = await this.#tryCommit(anew);
       } catch (error) {
-        this.#leaveMap(error);
+        if (this.#isBeingWritten(error)) await delay(TORN_POLL, undefined);
+        else this.#leaveMap(error);
       }
     }
   }
@@ -480,16 +581,19 @@ export class LayoutState {
       const changed = comparable ? table.changed : undefined;
       pairCounterparts(table, comparable ? snapshot.reader : undefined);
       derived = await this.#derive(snapshot, changed);
+      await this.#remember(snapshot);
     }
     // A lookup meanwhile may open what is on disk anew; what is being written still needs this one's files.
     snapshot.retain();
     let done: boolean;
     try {
-      done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite);
+      done = await writeSnapshot(this.#files, this.#paths, this.#options.temps, snapshot, rewrite, anew);
     } finally {
       snapshot.release();
     }
     if (done) this.#damagedMap = undefined;
+    // Or no other process could ever unlink them.
+    for (const digest of this.#written.splice(0)) this.#options.unpinBlob(digest);
     this.#reload();
     for (const digest of done ? (derived?.unlink ?? []) : []) {
       if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
@@ -497,13 +601,39 @@ export class LayoutState {
     return done;
   }
 
+  /** Notes what the commit does to names, for tools that have read `index.json` before it and will write it after. */
+  async #remember(snapshot: Snapshot): Promise<void> {
+    const { table, edit, reader } = snapshot;
+    const marker = this.#paths.derivedNames[0];
+    const derived = marker === undefined ? undefined : table.tagged(marker)?.descriptor.digest;
+    if (derived === undefined) return;
+    const before = edit?.before ?? reader;
+    const touched = edit === undefined ? [...table.changed] : undefined;
+    const candidates = function* (): Generator<string> {
+      yield* namesOf(before, touched);
+      yield* namesOf(table, touched);
+    };
+    const names = changedNames(candidates(), before, table);
+    await remember(this.#files, this.#paths.history, this.#options.temps, { derived, names });
+  }
+
   async #derive(snapshot: Snapshot, changed: ReadonlySet<Digest> | undefined): Promise<Derived | undefined> {
-    const { extension, readBlob, writeBlob } = this.#options;
+    const { extension, readBlob } = this.#options;
+    const writeBlob = async (bytes: Uint8Array): Promise<Digest> => {
+      const digest = await this.#options.writeBlob(bytes);
+      this.#written.push(digest);
+      return digest;
+    };
     const { table } = snapshot;
+    const all = entriesOf(table);
     const derived = await extension?.derive({
       get entries(): readonly Descriptor[] {
-        return Array.from(table.all(), (entry) => entry.descriptor);
+        return all().entries;
       },
+      get proven(): ReadonlySet<Digest> {
+        return all().proven;
+      },
+      superseded: snapshot.edit?.superseded ?? [],
       changed,
       readBlob,
       writeBlob,
@@ -524,8 +654,34 @@ export class LayoutState {
       lookup: (key) => table.lookup(key),
       tagged: (name) => table.tagged(name),
     });
-    for (const descriptor of found) table.put(descriptor, false);
+    for (const descriptor of found) {
+      // What another document calls something moves no name that is here.
+      const holder = table.tagged(refName(descriptor) ?? '')?.descriptor.digest ?? descriptor.digest;
+      table.put(holder === descriptor.digest ? descriptor : withoutName(descriptor), false);
+    }
   }
+}
+
+/** Whether `index.json` was changed so lately that whoever writes it in place may not be done. */
+export function isYoung(files: FileSystem, path: string): boolean {
+  const identity = indexIdentity(files, path);
+  return identity !== undefined && Math.abs(Date.now() - Number(identity.mtimeNs / 1_000_000n)) < YOUNG;
+}
+
+/** All entries of a table, and the digests of those that are proven: read once, when somebody asks. */
+function entriesOf(
+  table: EntrySource,
+): () => { entries: readonly Descriptor[]; proven: ReadonlySet<Digest> } {
+  let read: { entries: Descriptor[]; proven: Set<Digest> } | undefined;
+  return () => {
+    if (read !== undefined) return read;
+    read = { entries: [], proven: new Set() };
+    for (const { descriptor, proven } of table.all()) {
+      read.entries.push(descriptor);
+      if (proven) read.proven.add(descriptor.digest);
+    }
+    return read;
+  };
 }
 
 function cannotWrite(error: unknown): boolean {

@@ -4,6 +4,7 @@ import { refName, type Digest } from '@layercache/oci';
 import { lookupKeys, type Entry } from './entry.js';
 import type { IndexHead } from './index-document.js';
 import { canonicalJson } from './index-document.js';
+import { isGeneration } from './journal-format.js';
 import { encodeEntry, varint } from './record.js';
 
 /** The byte format of the index map (docs/format.md, "The index map"). Numbers are little-endian. */
@@ -125,8 +126,10 @@ export function decodeHeader(page: Buffer): MapHeader {
   checkPage(page, 0);
   if (page.readUIntLE(0, 6) !== MAGIC) throw new MapInvalid('not a map');
   if (page.readUInt16LE(6) !== VERSION) throw new MapInvalid('a map of another version');
+  const generation = Number(page.readBigUInt64LE(8));
+  if (!isGeneration(generation)) throw new MapInvalid('a generation that cannot be');
   return {
-    generation: Number(page.readBigUInt64LE(8)),
+    generation,
     index: {
       ino: page.readBigUInt64LE(16),
       size: page.readBigUInt64LE(24),

@@ -1,7 +1,7 @@
 import { Annotation, refName, type Digest } from '@layercache/oci';
 import type { Entry } from './entry.js';
 import type { EntrySource } from './entry-table.js';
-import type { IndexHead } from './index-document.js';
+import { isDeep, type IndexHead } from './index-document.js';
 import {
   MapInvalid,
   PAGE,
@@ -14,7 +14,7 @@ import {
   nameWords,
   type MapHeader,
 } from './map-format.js';
-import { decodeEntry, expectDigest, readAt, readVarint, varint } from './record.js';
+import { decodeEntry, expectDigest, readAt, readVarint } from './record.js';
 
 /** Where the pages of a map are: in one piece of memory, into which they are brought when they are needed. */
 export interface PageSource {
@@ -74,8 +74,8 @@ export class MapReader implements EntrySource {
       let offset = 0;
       let next = number + 1;
       while (offset < PAYLOAD && page[offset] !== 0) {
-        const length = recordLength(page, offset);
-        const start = offset + lengthSize(length);
+        const { length, prefix } = recordLength(page, offset);
+        const start = offset + prefix;
         const end = start + length;
         if (end > PAYLOAD) {
           yield this.#record(number, offset);
@@ -92,7 +92,15 @@ export class MapReader implements EntrySource {
   /** `index.json` without its entries. */
   head(): IndexHead {
     const first = 1 + this.header.recordPages;
-    return JSON.parse(this.#span(first, this.header.headLength).toString()) as IndexHead;
+    try {
+      const head: unknown = JSON.parse(this.#span(first, this.header.headLength).toString());
+      if (typeof head === 'object' && head !== null && !Array.isArray(head) && !isDeep(head)) {
+        return head as IndexHead;
+      }
+    } catch (cause) {
+      if (!(cause instanceof SyntaxError)) throw cause;
+    }
+    throw new MapInvalid('the head of index.json cannot be read');
   }
 
   /** Every record whose key begins with these words, and is `key` where that is given. */
@@ -130,10 +138,12 @@ export class MapReader implements EntrySource {
   }
 
   #record(number: number, offset: number): Entry {
+    if (number < 1 || number > this.header.recordPages || offset >= PAYLOAD) {
+      throw new MapInvalid(`a record is said to be at ${offset} of page ${number}`);
+    }
     const at = this.#pages.locate(number) + offset;
     const { bytes } = this.#pages;
-    const length = recordLength(bytes, at);
-    const prefix = lengthSize(length);
+    const { length, prefix } = recordLength(bytes, at);
     const end = offset + prefix + length;
     if (end <= PAYLOAD) return this.#decode(bytes, at + prefix);
     if (number + Math.ceil(end / PAYLOAD) - 1 > this.header.recordPages) {
@@ -171,16 +181,16 @@ function isFoundBy({ descriptor }: Entry, key: Digest): boolean {
   return list !== undefined && (list === key || list.includes(key));
 }
 
-/** The length of a record as it stands before it. */
-function recordLength(bytes: Buffer, at: number): number {
+/** The length of a record as it stands before it, and how many bytes that takes. */
+function recordLength(bytes: Buffer, at: number): { readonly length: number; readonly prefix: number } {
   const first = bytes[at] ?? 0;
-  if (first < 128) return first;
+  if (first < 128) return { length: first, prefix: 1 };
   const second = bytes[at + 1] ?? 0;
-  if (second < 128) return (first & 127) + second * 128;
-  return readAt(at, () => readVarint(bytes)).value;
-}
-
-/** How many bytes that length takes. */
-function lengthSize(length: number): number {
-  return length < 128 ? 1 : length < 16384 ? 2 : varint(length).length;
+  if (second < 128) return { length: (first & 127) + second * 128, prefix: 2 };
+  try {
+    const { value, end } = readAt(at, () => readVarint(bytes));
+    return { length: value, prefix: end - at };
+  } catch (cause) {
+    throw new MapInvalid('the length of a record cannot be read', { cause });
+  }
 }

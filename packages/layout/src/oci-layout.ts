@@ -11,10 +11,13 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
+import { delay } from './abort.js';
 import { openArriving } from './arriving-blob.js';
 import {
   Blobs,
+  type BlobOwner,
   type Bytes,
+  type HashedBlob,
   type ReadDocumentOptions,
   type ReadOptions,
   type WriteOptions,
@@ -32,8 +35,10 @@ import {
 } from './file-system.js';
 import { Ingest, type IngestOptions, type Ingested, type OpenSource, type Wanted } from './ingest.js';
 import type { Change } from './journal-format.js';
+import { isDeep } from './index-document.js';
 import { checkLayoutFile, layoutFileText } from './layout-file.js';
-import { LayoutState, type EvictedBlob } from './layout-state.js';
+import { LayoutState, TORN_POLL, isYoung, type EvictedBlob } from './layout-state.js';
+import { restoreLayout } from './restore.js';
 import { folderSize } from './space/folder-size.js';
 import { Ledger } from './space/ledger.js';
 import { limitedFiles } from './space/limited-files.js';
@@ -53,6 +58,8 @@ const LOCK_TIMEOUT = 30_000;
 export interface OpenOptions {
   /** Make the layout where there is none. Default: true. */
   readonly create?: boolean;
+  /** Make `oci-layout` and `index.json` again where they are missing or broken. Default: false, that is an error. */
+  readonly repair?: boolean;
   /** What a resolved put survives: SIGKILL (`process`, the default), or power loss as well (`fsync`). */
   readonly durability?: 'process' | 'fsync';
   readonly logger?: Logger;
@@ -70,12 +77,15 @@ export interface OpenOptions {
 /** An OCI image layout on disk. Any number of handles, in any number of processes, can have it open. */
 export class OciLayout {
   readonly dir: string;
+  /** What was made again when it was opened, a sentence each. */
+  readonly restored: readonly string[];
   readonly #files: FileSystem;
   readonly #temps: TempFiles;
   readonly #blobs: Blobs;
   readonly #ingest: Ingest;
   readonly #state: LayoutState;
   readonly #space: Space | undefined;
+  readonly #pending = new Set<Promise<void>>();
   #holds = 0;
   #closing: Promise<void> | undefined;
 
@@ -85,21 +95,30 @@ export class OciLayout {
     temps: TempFiles,
     space: Space | undefined,
     options: OpenOptions,
+    restored: readonly string[],
   ) {
+    this.restored = restored;
     this.#space = space;
     this.dir = dir;
     this.#files = files;
     this.#temps = temps;
     const logger = options.logger ?? silentLogger;
-    const onCorrupt = async (digest: Digest): Promise<void> => {
-      logger.warn({ message: 'corrupt blob dropped', digest });
-      const dropping = this.remove(digest).catch((error: unknown) => {
-        logger.warn({ message: 'corrupt blob not dropped', digest, ...errorFields(error) });
-      });
-      // A commit of this handle that reads the blob holds the lock that the removal waits for.
-      if (!this.#state.busy) await dropping;
+    const owner: BlobOwner = {
+      onCorrupt: (digest, ino) =>
+        this.#later(async () => {
+          const dropped = await this.#state.dropCorrupt(digest, ino);
+          logger.warn({ message: dropped ? 'corrupt blob dropped' : 'corrupt blob was replaced', digest });
+        }).catch((error: unknown) => {
+          logger.warn({ message: 'corrupt blob not dropped', digest, ...errorFields(error) });
+        }),
+      onSize: (digest, size) =>
+        this.#later(() => this.#correctSize(digest, size)).catch((error: unknown) => {
+          logger.warn({ message: 'size of an entry not corrected', digest, size, ...errorFields(error) });
+        }),
+      expectedSize: (digest) => this.#state.of(digest)[0]?.descriptor.size,
+      onStored: options.onStored ?? (() => undefined),
     };
-    this.#blobs = new Blobs(files, dir, temps, onCorrupt, space !== undefined, options.onStored);
+    this.#blobs = new Blobs(files, dir, temps, owner, space !== undefined);
     this.#ingest = new Ingest(files, temps.dir, this.#blobs, space);
     this.#state = new LayoutState({
       files,
@@ -110,12 +129,16 @@ export class OciLayout {
       fsync: options.durability === 'fsync',
       lockTimeout: options.lockTimeout ?? LOCK_TIMEOUT,
       extension: options.extension,
-      readBlob: (digest) => this.readBytes(digest),
+      // Under the lock: what has to be done about a corrupt one waits for that.
+      readBlob: (digest) => this.#blobs.readBytes(digest, {}, false),
       // Its room was made with that of the commit it is written in.
       writeBlob: async (bytes) => (await this.#blobs.write(bytes)).digest,
       hasBlob: (digest, size) => this.has(digest, size),
       unlinkBlob: (digest) => this.#blobs.unlink(digest),
-      claimBlob: (digest) => this.#blobs.claim(digest),
+      unpinBlob: (digest) => {
+        this.#blobs.pins.release(digest);
+      },
+      claimBlob: (digest, corrupt) => this.#blobs.claim(digest, corrupt),
       space,
     });
   }
@@ -127,7 +150,13 @@ export class OciLayout {
   static async open(dir: string, options: OpenOptions = {}): Promise<OciLayout> {
     const disk = options.files ?? nodeFileSystem;
     let space: Space | undefined;
+    const { lockTimeout = LOCK_TIMEOUT } = options;
     try {
+      await untilWritten(disk, join(dir, 'index.json'));
+      const restored =
+        options.repair === true
+          ? await restoreLayout(disk, dir, { lockTimeout, extension: options.extension })
+          : [];
       const isThere = checkLayoutFile(disk, dir);
       space = await openSpace(disk, dir, isThere, options);
       const files = space === undefined ? disk : limitedFiles(disk, space);
@@ -142,7 +171,7 @@ export class OciLayout {
         const create = (): Promise<void> => createLayoutFile(files, temps, dir);
         await (space?.withSideRoom(layoutFileText.length, undefined, create) ?? create());
       }
-      const layout = new OciLayout(dir, files, temps, space, options);
+      const layout = new OciLayout(dir, files, temps, space, options, restored);
       try {
         await layout.#state.start();
       } catch (error) {
@@ -207,8 +236,9 @@ export class OciLayout {
     descriptor: Descriptor | readonly Descriptor[],
     options: { readonly proven?: boolean } = {},
   ): Promise<void> {
-    const list = [descriptor].flat() as readonly Descriptor[];
-    for (const one of list) checkDescriptor(one);
+    const given = [descriptor].flat() as readonly Descriptor[];
+    for (const one of given) checkDescriptor(one);
+    const list = given.map((one) => this.#withKnownSize(one));
     const proven = options.proven ?? false;
     if (list.length === 0) return;
     await this.#change(
@@ -216,6 +246,39 @@ export class OciLayout {
       list.map((one) => ({ type: 'put', entry: { descriptor: one, proven } })),
     );
     for (const { digest } of list) this.#blobs.pins.release(digest);
+  }
+
+  /** Whoever has the bytes knows their size, whatever others say of it. Where nobody does, what was said first stays. */
+  #withKnownSize(descriptor: Descriptor): Descriptor {
+    const { digest, size } = descriptor;
+    const before = this.#state.of(digest)[0]?.descriptor.size;
+    if (before === undefined || before === size) return descriptor;
+    return { ...descriptor, size: this.#blobs.facts(digest)?.size ?? before };
+  }
+
+  async #correctSize(digest: Digest, size: number): Promise<void> {
+    const wrong = this.#state.of(digest).filter(({ descriptor }) => descriptor.size !== size);
+    if (wrong.length === 0) return;
+    await this.#change(
+      'correct the size of an entry',
+      wrong.map(({ descriptor, proven }) => ({
+        type: 'put',
+        entry: { descriptor: { ...descriptor, size }, proven },
+      })),
+    );
+  }
+
+  /** Does something that nobody may wait for, before the handle is closed; a handle that is being closed does not begin. */
+  #later(run: () => Promise<void>): Promise<void> {
+    if (this.#closing !== undefined) return Promise.resolve();
+    const running = run();
+    const settled = running.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#pending.add(settled);
+    void settled.finally(() => this.#pending.delete(settled));
+    return running;
   }
 
   /** The entry loses its name and stays. False when nothing has that name. */
@@ -241,6 +304,33 @@ export class OciLayout {
   }
 
   /**
+   * Reads a blob to its end and hashes it, without dropping it when it is corrupt: that is for `use` to decide, with
+   * {@link dropCorrupt}. The file is open until `use` is done.
+   *
+   * @throws LayercacheError `NOT_FOUND`, `STORAGE`, `ABORTED`: nothing is known about its bytes then
+   */
+  hash<T>(
+    digest: Digest,
+    options: { readonly signal?: AbortSignal | undefined },
+    use: (hashed: HashedBlob) => Promise<T>,
+  ): Promise<T> {
+    return this.#blobs.hash(parseDigest(digest), options.signal, use);
+  }
+
+  /**
+   * Removes a corrupt blob with its entries, unless another file has taken its place or a writer pins it.
+   *
+   * @returns whether it went
+   */
+  async dropCorrupt({ digest, ino }: Pick<HashedBlob, 'digest' | 'ino'>): Promise<boolean> {
+    try {
+      return await this.#state.dropCorrupt(digest, ino);
+    } catch (error) {
+      throw storageError(error, `remove ${digest}`);
+    }
+  }
+
+  /**
    * Removes entries and blobs, and names of images that stay, to make room: what a writer in any process holds or is
    * about to put stays whole, so does what was used since it was chosen, and readers who have a blob open keep it.
    * `index.json` is written before a blob goes.
@@ -251,9 +341,13 @@ export class OciLayout {
   async evict(blobs: readonly EvictedBlob[], names: readonly string[] = []): Promise<Digest[]> {
     const gone: Digest[] = [];
     try {
-      for (let at = 0; at < Math.max(1, blobs.length); at += EVICTED_TOGETHER) {
-        const some = blobs.slice(at, at + EVICTED_TOGETHER);
-        gone.push(...(await this.#state.evict(some, at === 0 ? names : [])));
+      // Those that are not here are not held open.
+      const absent = blobs.filter(({ usedAt }) => usedAt === undefined);
+      const here = blobs.filter(({ usedAt }) => usedAt !== undefined);
+      for (let at = 0; at === 0 || at < here.length; at += EVICTED_TOGETHER) {
+        const some = here.slice(at, at + EVICTED_TOGETHER);
+        const [together, untagged] = at === 0 ? [absent.concat(some), names] : [some, []];
+        for (const digest of await this.#state.evict(together, untagged)) gone.push(digest);
       }
       await this.#space?.trim();
       return gone;
@@ -343,10 +437,13 @@ export class OciLayout {
    *
    * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`
    */
-  write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
+  async write(source: Bytes, options: WriteOptions = {}): Promise<WrittenBlob> {
     const space = this.#space;
-    if (space === undefined) return this.#blobs.write(source, options);
-    return this.#blobs.write(source, options, (size) => space.reserve(size, options));
+    const takeRoom =
+      space === undefined ? undefined : (size: number | undefined) => space.reserve(size, options);
+    const written = await this.#blobs.write(source, options, takeRoom);
+    await this.#correctSize(written.digest, written.size);
+    return written;
   }
 
   /**
@@ -383,8 +480,11 @@ export class OciLayout {
    *
    * @throws LayercacheError `DIGEST_MISMATCH`, `ABORTED`, `STORAGE`; what `open` or its body throws
    */
-  ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
-    return this.#ingest.fetch({ ...want, digest: parseDigest(want.digest) }, open, options);
+  async ingest(want: Wanted, open: OpenSource, options: IngestOptions = {}): Promise<Ingested> {
+    const digest = parseDigest(want.digest);
+    const ingested = await this.#ingest.fetch({ ...want, digest }, open, options);
+    await this.#correctSize(digest, ingested.size);
+    return ingested;
   }
 
   /**
@@ -420,6 +520,7 @@ export class OciLayout {
 
   async #close(): Promise<void> {
     try {
+      await Promise.all(this.#pending);
       await this.#state.close();
     } catch (error) {
       throw storageError(error, `write the index of ${this.dir}`);
@@ -448,7 +549,7 @@ export class OciLayout {
     const orphans: StoredBlob[] = [];
     for await (const blob of this.storedBlobs()) {
       if (Date.now() - blob.usedAt.getTime() < grace || referenced.has(blob.digest)) continue;
-      if (!this.#state.knows(blob.digest)) orphans.push(blob);
+      if (this.#state.of(blob.digest).length === 0) orphans.push(blob);
     }
     return orphans;
   }
@@ -471,9 +572,9 @@ export class OciLayout {
   }
 
   /** Makes `index.json` and the side state again, from `index.json` and what of the journal can be read. */
-  async rebuild(): Promise<void> {
+  async rebuild(options: { readonly edited?: boolean } = {}): Promise<void> {
     try {
-      await this.#state.rebuild();
+      await this.#state.rebuild(options.edited);
     } catch (error) {
       throw storageError(error, `rebuild the side state of ${this.dir}`);
     }
@@ -561,6 +662,28 @@ export class OciLayout {
   }
 }
 
+/** Another tool that writes `index.json` in place leaves it empty or torn for a moment. */
+async function untilWritten(files: FileSystem, path: string): Promise<void> {
+  while (isYoung(files, path) && !endsLikeJson(files, path)) await delay(TORN_POLL, undefined);
+}
+
+/** Whether an object ends at the end of a file, before white space. */
+function endsLikeJson(files: FileSystem, path: string): boolean {
+  let fd: number | undefined;
+  try {
+    fd = files.openSync(path, 'r');
+    const size = Number(files.fstatSync(fd).size);
+    const tail = Buffer.alloc(64);
+    const count = files.readSync(fd, tail, 0, tail.length, Math.max(0, size - tail.length));
+    return tail.toString('latin1', 0, count).trimEnd().endsWith('}');
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT')) return false;
+    throw error;
+  } finally {
+    if (fd !== undefined) files.closeSync(fd);
+  }
+}
+
 /** Without limits nothing is counted; where nothing can be written, nothing has to be. */
 async function openSpace(
   files: FileSystem,
@@ -604,12 +727,18 @@ function sweep(temps: TempFiles, logger: Logger): void {
 /** @throws LayercacheError `DOCUMENT_INVALID` */
 function checkDescriptor(descriptor: Descriptor): void {
   const checked = descriptorSchema.safeParse(descriptor);
-  if (checked.success) return;
+  const shown = (): string => JSON.stringify(descriptor.digest).slice(0, 160);
+  if (checked.success) {
+    if (!isDeep(descriptor)) return;
+    throw new LayercacheError(
+      'DOCUMENT_INVALID',
+      `descriptor ${shown()} is not valid: objects and lists lie in each other too deep`,
+    );
+  }
   const issue = checked.error.issues[0];
-  const shown = JSON.stringify(descriptor.digest).slice(0, 160);
   throw new LayercacheError(
     'DOCUMENT_INVALID',
-    `descriptor ${shown} is not valid: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'unknown'}`,
+    `descriptor ${shown()} is not valid: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'unknown'}`,
     { cause: checked.error },
   );
 }

@@ -28,6 +28,12 @@ export class Pins {
     this.#held.set(digest, fd);
   }
 
+  /** Lets go of a blob if this is the file that is held. */
+  releaseFile(digest: Digest, ino: bigint): void {
+    const fd = this.#held.get(digest);
+    if (fd !== undefined && this.#files.fstatSync(fd).ino === ino) this.release(digest);
+  }
+
   release(digest: Digest): void {
     const fd = this.#held.get(digest);
     if (fd === undefined) return;

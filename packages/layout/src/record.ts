@@ -1,12 +1,20 @@
-import { Annotation, MediaType, isDigest, type Digest } from '@layercache/oci';
+import {
+  Annotation,
+  MediaType,
+  descriptorSchema,
+  isDigest,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
 import type { Entry } from './entry.js';
-import { canonicalJson } from './index-document.js';
+import { canonicalJson, isDeep } from './index-document.js';
 
 /**
  * One entry as bytes, for the map and the journal (docs/format.md, "Entry record"). Anything of a descriptor that
  * has no place of its own travels as JSON, so nothing is lost.
  */
 const Flag = { proven: 1, sha512: 2, diffID: 4, diffIDSha512: 8, counterparts: 16, rest: 32 } as const;
+const ALL_FLAGS = 63;
 
 /** Media types by number. Part of the format: only ever added to. 0 means that the name follows. */
 const MEDIA_TYPES: readonly string[] = [
@@ -68,11 +76,25 @@ export function decodeEntry(bytes: Buffer, start: number): Entry {
   return readEntry(bytes);
 }
 
-export function readEntry(bytes: Buffer): Entry {
+/**
+ * An entry record after its length, whose end is where that says: bytes at its end that this version does not know
+ * are skipped.
+ */
+export function readSizedEntry(bytes: Buffer): Entry {
+  const length = readVarint(bytes);
+  const end = within(bytes, cursor + length);
+  const entry = readEntry(bytes);
+  if (cursor > end) throw new RangeError('a record is longer than it says');
+  cursor = end;
+  return entry;
+}
+
+function readEntry(bytes: Buffer): Entry {
   const flags = readByte(bytes);
   const number = readByte(bytes);
   const mediaType = number === 0 ? readText(bytes) : MEDIA_TYPES[number];
   if (mediaType === undefined) throw new RangeError(`media type number ${number} is not known`);
+  if (flags > ALL_FLAGS) throw new RangeError(`flags ${flags} are not known`);
   const digest = readDigest(bytes, (flags & Flag.sha512) !== 0);
   const size = readVarint(bytes);
   const diffID =
@@ -80,31 +102,61 @@ export function readEntry(bytes: Buffer): Entry {
   const list = (flags & Flag.counterparts) === 0 ? undefined : readList(bytes);
   const proven = (flags & Flag.proven) !== 0;
   if ((flags & Flag.rest) !== 0) {
-    const { annotations: others, ...rest } = JSON.parse(readText(bytes)) as {
-      annotations?: Record<string, string>;
-    };
+    const { annotations: others, ...rest } = readFields(bytes);
     const annotations = { ...others };
     if (diffID !== undefined) annotations[Annotation.diffID] = diffID;
     if (list !== undefined) annotations[Annotation.digest] = list;
     const descriptor = { ...rest, mediaType, digest, size };
-    return {
+    return checked({
       descriptor: Object.keys(annotations).length === 0 ? descriptor : { ...descriptor, annotations },
       proven,
-    };
+    });
   }
+  if (number === 0) return checked({ descriptor: plain(mediaType, digest, size, diffID, list), proven });
+  return { descriptor: plain(mediaType, digest, size, diffID, list), proven };
+}
+
+function plain(
+  mediaType: string,
+  digest: Digest,
+  size: number,
+  diffID: Digest | undefined,
+  list: string | undefined,
+): Descriptor {
   // The names written out: V8 makes such an object in one go, and one with computed names field by field.
   if (diffID !== undefined) {
     const annotations: Record<string, string> =
       list === undefined
         ? { 'dev.layercache.diffid': diffID }
         : { 'dev.layercache.diffid': diffID, 'dev.layercache.digest': list };
-    return { descriptor: { mediaType, digest, size, annotations }, proven };
+    return { mediaType, digest, size, annotations };
   }
   if (list !== undefined) {
     const annotations: Record<string, string> = { 'dev.layercache.digest': list };
-    return { descriptor: { mediaType, digest, size, annotations }, proven };
+    return { mediaType, digest, size, annotations };
   }
-  return { descriptor: { mediaType, digest, size }, proven };
+  return { mediaType, digest, size };
+}
+
+/** The fields of a descriptor that have no place of their own, as they are written: not checked yet. */
+function readFields(bytes: Buffer): { annotations?: Record<string, string> } {
+  const text = readText(bytes);
+  let fields: unknown;
+  try {
+    fields = JSON.parse(text);
+  } catch (cause) {
+    throw new RangeError('the rest of a record is not JSON', { cause });
+  }
+  if (typeof fields === 'object' && fields !== null && !Array.isArray(fields)) return fields;
+  throw new RangeError('the rest of a record is not an object');
+}
+
+/** Bytes of a record may be anything: what follows relies on a descriptor as `index.json` may have it. */
+function checked(entry: Entry): Entry {
+  if (!descriptorSchema.safeParse(entry.descriptor).success || isDeep(entry.descriptor)) {
+    throw new RangeError('a record holds no valid descriptor');
+  }
+  return entry;
 }
 
 /** LEB128, seven bits a byte, the lowest first. */
@@ -147,6 +199,7 @@ export function readVarint(bytes: Buffer): number {
   for (;;) {
     const byte = byteAt(bytes, cursor++);
     value += (byte & 127) * scale;
+    if (value > Number.MAX_SAFE_INTEGER) throw new RangeError('a number is too large');
     if (byte < 128) return value;
     scale *= 128;
     if (scale > 2 ** 53) throw new RangeError('a number is too large');
@@ -220,14 +273,16 @@ export function readByte(bytes: Buffer): number {
 
 function readList(bytes: Buffer): string {
   const count = readVarint(bytes);
+  if (count === 0) throw new RangeError('a list of counterparts is empty');
   let list: string = readListed(bytes);
   for (let i = 1; i < count; i++) list += `,${readListed(bytes)}`;
   return list;
 }
 
 function readListed(bytes: Buffer): Digest {
-  const long = readByte(bytes) === 1;
-  return readDigest(bytes, long);
+  const algorithm = readByte(bytes);
+  if (algorithm > 1) throw new RangeError(`digest algorithm ${algorithm} is not known`);
+  return readDigest(bytes, algorithm === 1);
 }
 
 function byteAt(bytes: Buffer, at: number): number {

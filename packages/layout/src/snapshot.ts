@@ -1,27 +1,23 @@
-import { claimedDiffID, isManifestMediaType, refName, type Descriptor, type Digest } from '@layercache/oci';
-import { compareEntries, normalise, withoutName, type Entry } from './entry.js';
-import { EntryTable } from './entry-table.js';
+import type { Digest } from '@layercache/oci';
+import { EntryTable, noEntries } from './entry-table.js';
 import { isSystemError, type FileSystem } from './file-system.js';
+import { readHistory } from './history.js';
 import { emptyHead, parseIndexDocument, type IndexDocument, type IndexHead } from './index-document.js';
 import { Journal } from './journal.js';
 import type { Change } from './journal-format.js';
 import { openMapFile, type MapFile } from './map-file.js';
-import { MapEncoder, MapInvalid, decodeHeader, type IndexIdentity } from './map-format.js';
-import { MapReader, MemoryPages } from './map-reader.js';
+import { MapInvalid, type IndexIdentity } from './map-format.js';
+import type { MapReader } from './map-reader.js';
+import { mergeEdit, type Edit } from './merge-edit.js';
 
 export interface StatePaths {
   readonly index: string;
   readonly map: string;
   readonly journal: string;
+  readonly history: string;
   readonly blob: (digest: Digest) => string;
-}
-
-/** What another tool's edit of `index.json` brought and took. */
-export interface Edit {
-  /** Manifests and indexes that were not there before; all of them when entries went missing. */
-  readonly arrived: readonly Descriptor[];
-  /** Entries of before that are missing although their blob is here. They are kept. */
-  readonly kept: readonly Entry[];
+  /** Names of entries that commits derive. */
+  readonly derivedNames: readonly string[];
 }
 
 interface Parts {
@@ -94,6 +90,7 @@ export class Snapshot {
   isCurrent(): boolean {
     return (
       this.edit === undefined &&
+      this.index !== undefined &&
       !this.unsettled &&
       this.#map !== undefined &&
       this.#map.ino === inode(this.#files, this.#paths.map) &&
@@ -133,9 +130,15 @@ function apply(table: EntryTable, change: Change): void {
  * then all of that, into memory.
  *
  * @param damagedMap the inode of a map that turned out to be damaged
+ * @param edited an `index.json` that says something else than its map, although it looks like the one it mirrors
  * @throws LayercacheError `LAYOUT_INVALID` when `index.json` is broken
  */
-export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: bigint): Snapshot {
+export function openSnapshot(
+  files: FileSystem,
+  paths: StatePaths,
+  damagedMap?: bigint,
+  edited?: IndexIdentity,
+): Snapshot {
   for (let attempt = 0; ; attempt++) {
     // In this order: a commit puts the map in place before the journal.
     const journal = Journal.open(files, paths.journal);
@@ -151,7 +154,10 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: 
         map !== undefined &&
         journal.header.generation < map.reader.header.generation;
       if (overtaken && attempt < 3) continue;
-      if (map !== undefined && sameIndex(index, map.reader.header.index)) {
+      // A deleted index.json takes nothing with it that the map knows: the next commit writes it again.
+      const isMirrored =
+        map !== undefined && (index === undefined || sameIndex(index, map.reader.header.index));
+      if (map !== undefined && isMirrored && (index === undefined || !sameIndex(index, edited))) {
         const { reader } = map;
         const snapshot = new Snapshot(files, paths, {
           reader,
@@ -168,7 +174,17 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: 
       const document =
         index === undefined ? noDocument : parseIndexDocument(files.readFileSync(paths.index), paths.index);
       if (!sameIndex(index, indexIdentity(files, paths.index))) continue;
-      const merged = merge(files, paths, document, map?.reader);
+      const isHere = (digest: Digest): boolean => inode(files, paths.blob(digest)) !== undefined;
+      const history = readHistory(files, paths.history);
+      const before = map?.reader ?? noEntries;
+      const merged = mergeEdit({
+        document,
+        before,
+        hasBase: map !== undefined,
+        history,
+        derivedNames: paths.derivedNames,
+        isHere,
+      });
       const snapshot = new Snapshot(files, paths, {
         ...merged,
         head: document.head,
@@ -193,56 +209,6 @@ export function openSnapshot(files: FileSystem, paths: StatePaths, damagedMap?: 
 
 const noDocument: IndexDocument = { head: emptyHead, manifests: [] };
 
-/**
- * An `index.json` that another tool wrote, with what only the map of before knows. Names are as the tool left
- * them. An entry that went missing is kept for as long as its blob is here: other tools' garbage collection drops
- * what has no name.
- */
-function merge(
-  files: FileSystem,
-  paths: StatePaths,
-  document: IndexDocument,
-  before: MapReader | undefined,
-): { reader: MapReader; edit: Edit } {
-  const unique = new Map<string, Entry>();
-  const digests = new Set<Digest>();
-  const manifests: Descriptor[] = [];
-  const arrived: Descriptor[] = [];
-  for (const given of document.manifests) {
-    const descriptor = normalise(given);
-    const { digest } = descriptor;
-    const known = before?.of(digest) ?? [];
-    const diffID = claimedDiffID(descriptor);
-    const proven = known.some((entry) => entry.proven && claimedDiffID(entry.descriptor) === diffID);
-    unique.set(`${digest} ${refName(descriptor) ?? ''}`, { descriptor, proven });
-    digests.add(digest);
-    if (!isManifestMediaType(descriptor.mediaType)) continue;
-    manifests.push(descriptor);
-    if (known.length === 0) arrived.push(descriptor);
-  }
-  const kept: Entry[] = [];
-  let lost = false;
-  for (const entry of before?.all() ?? []) {
-    const { digest } = entry.descriptor;
-    if (digests.has(digest)) continue;
-    lost = true;
-    if (inode(files, paths.blob(digest)) === undefined) continue;
-    kept.push({ ...entry, descriptor: withoutName(entry.descriptor) });
-  }
-  const encoder = new MapEncoder(0);
-  for (const entry of [...unique.values()].sort(compareEntries)) encoder.add(entry);
-  const { pages, header } = encoder.finish(document.head, {
-    index: { ino: 0n, size: 0n, mtimeNs: 0n },
-    indexDigest: `sha256:${'0'.repeat(64)}`,
-    foreign: true,
-  });
-  const bytes = Buffer.concat([header, ...pages]);
-  return {
-    reader: new MapReader(decodeHeader(header), new MemoryPages(bytes)),
-    edit: { arrived: lost ? manifests : arrived, kept },
-  };
-}
-
 function tryOpenMap(files: FileSystem, path: string): MapFile | undefined {
   try {
     return openMapFile(files, path);
@@ -257,7 +223,7 @@ export function indexIdentity(files: FileSystem, path: string): IndexIdentity | 
     const { ino, size, mtimeNs } = files.statSync(path);
     return { ino, size, mtimeNs };
   } catch (error) {
-    if (isSystemError(error, 'ENOENT')) return undefined;
+    if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

@@ -9,7 +9,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import { isSystemError, type FileSystem } from './file-system.js';
+import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { OciLayout } from './oci-layout.js';
 
 /** A file below `blobs/`. */
@@ -39,7 +39,7 @@ export async function* storedBlobs(
         const { size, mtimeNs } = await files.stat(path);
         yield { digest, size: Number(size), usedAt: new Date(Number(mtimeNs / 1_000_000n)) };
       } catch (error) {
-        if (!isSystemError(error, 'ENOENT')) throw error;
+        if (!isSystemError(error, 'ENOENT')) throw storageError(error, `look at ${path}`);
       }
     }
   }
@@ -86,6 +86,6 @@ async function names(files: FileSystem, path: string): Promise<string[]> {
     return (await files.readdir(path)).sort();
   } catch (error) {
     if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return [];
-    throw error;
+    throw storageError(error, `list ${path}`);
   }
 }

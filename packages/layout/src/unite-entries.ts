@@ -8,6 +8,11 @@ import {
   type Descriptor,
 } from '@layercache/oci';
 
+/** Of a registry that has the blob; the value lists repositories there. */
+export const ORIGIN_PREFIX = 'containerd.io/distribution.source.';
+/** Repositories of one registry that are remembered for a blob. */
+const MAX_REPOSITORIES = 16;
+
 /** Annotations by which one document makes claims about a blob. */
 const CLAIMS = [
   Annotation.diffID,
@@ -20,7 +25,7 @@ const CLAIMS = [
  * Two descriptors of one digest and one name as one. Annotations of both stand, and the new ones win, with these
  * exceptions, so that what one document says of a blob does not undo what another said or this machine proved:
  *
- * - The media type of a layer, manifest, image config or layer index stays; any other one is replaced.
+ * - The media type and other fields of a layer, manifest, image config or layer index stay; any other is replaced.
  * - A claim (of a diffID, or that the blob is a layer index) stays until this machine proves another one, and is not
  *   made of what has another purpose. An empty value takes a claim back for good.
  * - A name that was claimed is not any more when it is put without being called so.
@@ -29,12 +34,8 @@ const CLAIMS = [
  */
 export function uniteEntries(before: Descriptor, after: Descriptor, proven: boolean): Descriptor {
   const purpose = purposeOf(before);
-  const united = {
-    ...before,
-    ...after,
-    ...(proven || purpose === undefined ? {} : { mediaType: before.mediaType }),
-    annotations: { ...before.annotations, ...after.annotations },
-  };
+  const fields = proven || purpose === undefined ? { ...before, ...after } : { ...before, size: after.size };
+  const united = { ...fields, annotations: uniteAnnotations(before, after) };
   const annotations: Record<string, string | undefined> = {
     [Annotation.nameState]: after.annotations?.[Annotation.nameState],
   };
@@ -51,6 +52,18 @@ export function uniteEntries(before: Descriptor, after: Descriptor, proven: bool
       annotations[Annotation.diffID] = layerForm(united.mediaType) === 'tar' ? undefined : diffID;
   }
   return withAnnotations(united, annotations);
+}
+
+/** Lists of repositories that have the blob are united: that one has it says nothing about the others. */
+function uniteAnnotations(before: Descriptor, after: Descriptor): Record<string, string> {
+  const united: Record<string, string> = { ...before.annotations, ...after.annotations };
+  for (const [name, value] of Object.entries(after.annotations ?? {})) {
+    const old = before.annotations?.[name];
+    if (old === undefined || old === value || !name.startsWith(ORIGIN_PREFIX)) continue;
+    const repositories = new Set([...value.split(','), ...old.split(',')]);
+    united[name] = [...repositories].slice(0, MAX_REPOSITORIES).sort().join(',');
+  }
+  return united;
 }
 
 type Purpose = 'layer' | 'layer-index' | 'document';

@@ -1,6 +1,7 @@
 import { isLayercacheError, throwIfAborted, type Digest } from '@layercache/oci';
 import { describeOrphans } from './adoption.js';
 import { storedBlobs, type StoredBlob } from './stored-blobs.js';
+import type { HashedBlob } from './blobs.js';
 import type { VerifyOptions } from './verify-report.js';
 import type { SideStateCheck } from './verify-side-state.js';
 
@@ -8,7 +9,7 @@ export interface OrphanCheck extends SideStateCheck {
   readonly options: VerifyOptions;
   /** Blobs that were found broken and told of before. */
   readonly known: ReadonlySet<Digest>;
-  readonly hash: (digest: Digest) => Promise<Digest>;
+  readonly hash: <T>(digest: Digest, use: (hashed: HashedBlob) => Promise<T>) => Promise<T>;
 }
 
 const HOUR = 3_600_000;
@@ -51,21 +52,26 @@ export async function checkOrphans(
   return { checked, derivedLost };
 }
 
-/** A blob that is gone meanwhile is nobody's problem. */
+/** A blob that is gone meanwhile is nobody's problem. One that cannot be read now is reported, and stays. */
 async function checkBytes(
   { layout, repair, report, hash }: OrphanCheck,
   digest: Digest,
   derived: boolean,
-): Promise<'whole' | 'gone' | 'corrupt' | 'dropped'> {
-  const found = await hash(digest).catch((error: unknown) => {
-    if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
-    throw error;
-  });
-  if (found === undefined) return 'gone';
-  if (found === digest) return 'whole';
-  if (repair) await layout.remove(digest);
-  const outcome = repair ? `; it was ${derived ? 'made again' : 'dropped'}` : '';
-  const message = `blob ${digest} hashes to ${found}${outcome}`;
-  report({ step: 'orphans', kind: 'corrupted', digest, message, repaired: repair });
-  return repair ? 'dropped' : 'corrupt';
+): Promise<'whole' | 'unknown' | 'corrupt' | 'dropped'> {
+  try {
+    return await hash(digest, async (hashed) => {
+      if (hashed.found === digest) return 'whole';
+      const dropped = repair && (await layout.dropCorrupt(hashed));
+      const outcome = dropped ? `; it was ${derived ? 'made again' : 'dropped'}` : '';
+      const message = `blob ${digest} hashes to ${hashed.found}${outcome}`;
+      report({ step: 'orphans', kind: 'corrupted', digest, message, repaired: dropped });
+      return dropped ? 'dropped' : 'corrupt';
+    });
+  } catch (error) {
+    if (isLayercacheError(error, 'NOT_FOUND')) return 'unknown';
+    if (!isLayercacheError(error, 'STORAGE')) throw error;
+    const message = `blob ${digest} is neither right nor wrong: ${error.message}`;
+    report({ step: 'orphans', kind: 'unreadable', digest, message, repaired: false });
+    return 'unknown';
+  }
 }

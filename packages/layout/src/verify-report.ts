@@ -15,12 +15,13 @@ export type VerifyStepName =
   | 'temporary files';
 
 /**
- * - `corrupted`: the bytes of a blob are not its digest's, or cannot be read
+ * - `corrupted`: the bytes of a blob were read to the end, and are not its digest's
  * - `missing`: an entry has no blob here, none elsewhere, and nothing it could be derived from
  * - `invalid`: what is written down is wrong: a size, a pair, the index map, the journal, the name of a file
  * - `orphaned`: a blob has no entry
+ * - `unreadable`: the system refused to read something, so nothing is known about it, and it stays as it is
  */
-export type VerifyProblemKind = 'corrupted' | 'missing' | 'invalid' | 'orphaned';
+export type VerifyProblemKind = 'corrupted' | 'missing' | 'invalid' | 'orphaned' | 'unreadable';
 
 export interface VerifyProblem {
   readonly step: VerifyStepName;

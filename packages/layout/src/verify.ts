@@ -1,15 +1,15 @@
 import {
-  Digester,
   claimedDiffID,
-  digestAlgorithm,
   isLayercacheError,
   layerForm,
   throwIfAborted,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
+import type { HashedBlob } from './blobs.js';
 import { compressedDiffID, type Entry } from './entry.js';
-import { nodeFileSystem, type FileSystem } from './file-system.js';
+import { nodeFileSystem, storageError, type FileSystem } from './file-system.js';
+import type { EvictedBlob } from './layout-state.js';
 import type { OciLayout } from './oci-layout.js';
 import { checkOrphans } from './verify-orphans.js';
 import type {
@@ -28,7 +28,11 @@ import { checkIndex, checkJournal, checkLayout, checkMap } from './verify-side-s
  * @throws LayercacheError `ABORTED`; `LAYOUT_INVALID` when `index.json` is broken, which nobody can repair here
  */
 export async function verify(layout: OciLayout, options: VerifyOptions = {}): Promise<VerifyReport> {
-  return new Verification(layout, options).run();
+  try {
+    return await new Verification(layout, options).run();
+  } catch (error) {
+    throw storageError(error, `verify ${layout.dir}`);
+  }
 }
 
 class Verification {
@@ -64,7 +68,7 @@ class Verification {
     );
     await this.#step('digests', () => this.#each('digests', here, (entry) => this.#checkDigest(entry)));
     const gone = entries.filter(({ descriptor }) => this.#absent.has(descriptor.digest));
-    await this.#step('missing', () => this.#each('missing', gone, (entry) => this.#checkMissing(entry)));
+    await this.#step('missing', () => this.#checkMissing(gone));
     const pairs = here.filter(
       ({ descriptor }) => compressedDiffID(descriptor) !== undefined && !this.#broken.has(descriptor.digest),
     );
@@ -78,7 +82,7 @@ class Verification {
         ...side,
         options: this.#options,
         known: this.#broken,
-        hash: (digest) => this.#hash(digest),
+        hash: (digest, use) => this.#hash(digest, use),
       });
       this.#derivedLost = derivedLost;
       return checked;
@@ -95,6 +99,7 @@ class Verification {
         missing: count('missing'),
         invalid: count('invalid'),
         orphaned: count('orphaned'),
+        unreadable: count('unreadable'),
       },
       absent: this.#absent.size,
       bytes: this.#bytes,
@@ -119,59 +124,73 @@ class Verification {
     this.#problems.push(problem);
   };
 
-  async #checkSize({ descriptor }: Entry): Promise<void> {
-    const { digest } = descriptor;
+  async #checkSize({ descriptor: { digest } }: Entry): Promise<void> {
     const size = await this.#layout.blobSize(digest);
-    if (size === undefined) this.#absent.add(digest);
-    if (size === undefined || size === descriptor.size) return;
-    if ((await this.#hash(digest)) !== digest) {
-      await this.#broke('sizes', descriptor, `has ${size} bytes instead of ${descriptor.size}`);
+    if (size === undefined) {
+      this.#absent.add(digest);
       return;
     }
-    if (this.#repair) await this.#layout.put({ ...descriptor, size });
-    const message = `the entry of ${digest} says ${descriptor.size} bytes, its blob has ${size}`;
-    this.#report({ step: 'sizes', kind: 'invalid', digest, message, repaired: this.#repair });
+    const wrong = this.#entriesOf(digest).find(({ descriptor }) => descriptor.size !== size);
+    if (wrong === undefined) return;
+    const { descriptor } = wrong;
+    await this.#hash(digest, async (hashed) => {
+      if (hashed.found !== digest) {
+        await this.#broke('sizes', descriptor, hashed, `has ${size} bytes instead of ${descriptor.size}`);
+        return;
+      }
+      // All entries of the digest take on the size.
+      if (this.#repair) await this.#layout.put({ ...descriptor, size: hashed.size });
+      const message = `the entry of ${digest} says ${descriptor.size} bytes, its blob has ${size}`;
+      this.#report({ step: 'sizes', kind: 'invalid', digest, message, repaired: this.#repair });
+    });
   }
 
   async #checkDigest({ descriptor }: Entry): Promise<void> {
     const { digest } = descriptor;
-    try {
-      const found = await this.#hash(digest);
-      if (found !== digest) await this.#broke('digests', descriptor, `hashes to ${found}`);
-    } catch (error) {
-      if (isLayercacheError(error, 'NOT_FOUND')) this.#absent.add(digest);
-      else if (isLayercacheError(error, 'STORAGE')) {
-        await this.#broke('digests', descriptor, `cannot be read: ${error.message}`);
-      } else throw error;
-    }
+    await this.#hash(digest, async (hashed) => {
+      if (hashed.found !== digest) {
+        await this.#broke('digests', descriptor, hashed, `hashes to ${hashed.found}`);
+      }
+    });
   }
 
-  async #hash(digest: Digest): Promise<Digest> {
-    const digester = new Digester(digestAlgorithm(digest));
-    for await (const chunk of this.#layout.read(digest, {
-      verify: false,
-      touch: false,
-      signal: this.#options.signal,
-    })) {
-      digester.update(chunk as Buffer);
+  #hash<T>(digest: Digest, use: (hashed: HashedBlob) => Promise<T>): Promise<T> {
+    return this.#layout.hash(digest, { signal: this.#options.signal }, (hashed) => {
+      this.#bytes += hashed.size;
+      return use(hashed);
+    });
+  }
+
+  #entriesOf(digest: Digest): Entry[] {
+    return this.#layout.lookup(digest).filter(({ descriptor }) => descriptor.digest === digest);
+  }
+
+  /** Entries whose blob cannot be had go together, as each removal writes `index.json` anew. */
+  async #checkMissing(absent: readonly Entry[]): Promise<number> {
+    const missing: EvictedBlob[] = [];
+    const count = await this.#each('missing', absent, async ({ descriptor }) => {
+      if (!(await this.#canBeHad(descriptor))) missing.push({ digest: descriptor.digest, usedAt: undefined });
+    });
+    // Those that have come in the meantime stay.
+    const dropped = new Set(this.#repair && missing.length > 0 ? await this.#layout.evict(missing) : []);
+    for (const { digest } of missing) {
+      const outcome = dropped.has(digest) ? '; its entry was dropped' : '';
+      const message = `blob ${digest} is not here, and no place is known that has it${outcome}`;
+      this.#report({ step: 'missing', kind: 'missing', digest, message, repaired: dropped.has(digest) });
     }
-    this.#bytes += digester.size;
-    return digester.digest();
+    return count;
   }
 
   /** A tar whose compressed form is here is derived when it is wanted. */
-  async #checkMissing({ descriptor }: Entry): Promise<void> {
+  async #canBeHad(descriptor: Descriptor): Promise<boolean> {
     const { digest, mediaType } = descriptor;
-    if ((await this.#options.isElsewhere?.(descriptor)) ?? true) return;
+    if ((await this.#options.isElsewhere?.(descriptor)) ?? true) return true;
     const related = layerForm(mediaType) === 'tar' ? this.#layout.lookup(digest) : [];
     for (const other of related) {
       const { digest: source, size } = other.descriptor;
-      if (source !== digest && (await this.#layout.has(source, size))) return;
+      if (source !== digest && (await this.#layout.has(source, size))) return true;
     }
-    if (this.#repair) await this.#layout.remove(digest);
-    const outcome = this.#repair ? '; its entry was dropped' : '';
-    const message = `blob ${digest} is not here, and no place is known that has it${outcome}`;
-    this.#report({ step: 'missing', kind: 'missing', digest, message, repaired: this.#repair });
+    return false;
   }
 
   async #checkPair({ descriptor, proven }: Entry): Promise<void> {
@@ -184,7 +203,8 @@ class Verification {
     } catch (error) {
       if (!isLayercacheError(error) || error.code === 'ABORTED') throw error;
       const { digest } = descriptor;
-      this.#report({ step: 'pairs', kind: 'invalid', digest, message: error.message, repaired: false });
+      const kind = error.code === 'STORAGE' ? 'unreadable' : 'invalid';
+      this.#report({ step: 'pairs', kind, digest, message: error.message, repaired: false });
       return;
     }
     if (found === claimed) {
@@ -212,17 +232,21 @@ class Verification {
     return count;
   }
 
-  async #broke(step: 'sizes' | 'digests', descriptor: Descriptor, what: string): Promise<void> {
+  async #broke(
+    step: 'sizes' | 'digests',
+    descriptor: Descriptor,
+    hashed: HashedBlob,
+    what: string,
+  ): Promise<void> {
     const { digest } = descriptor;
     this.#broken.add(digest);
     let repaired = false;
     let outcome = '';
     if (this.#repair) {
-      const entries = this.#layout.lookup(digest).filter((entry) => entry.descriptor.digest === digest);
-      await this.#layout.remove(digest);
-      repaired = true;
-      outcome = '; it was dropped';
-      if (await this.#refetch(descriptor)) {
+      const entries = this.#entriesOf(digest);
+      repaired = await this.#layout.dropCorrupt(hashed);
+      outcome = repaired ? '; it was dropped' : '; it was left, because it is being replaced';
+      if (repaired && (await this.#refetch(descriptor))) {
         for (const entry of entries) await this.#layout.put(entry.descriptor, { proven: entry.proven });
         outcome = '; it was fetched again';
       }
@@ -237,6 +261,27 @@ class Verification {
     } catch (error) {
       if (isLayercacheError(error, 'ABORTED')) throw error;
       return false;
+    }
+  }
+
+  /** What cannot be read now may be good: it is reported, and stays as it is. */
+  async #reportingUnreadable(
+    step: VerifyStepName,
+    entry: Entry,
+    check: (entry: Entry) => Promise<void>,
+  ): Promise<void> {
+    const { digest } = entry.descriptor;
+    try {
+      await check(entry);
+    } catch (error) {
+      if (isLayercacheError(error, 'NOT_FOUND')) {
+        this.#absent.add(digest);
+        return;
+      }
+      if (!isLayercacheError(error, 'STORAGE')) throw error;
+      this.#broken.add(digest);
+      const message = `blob ${digest} is neither right nor wrong: ${error.message}`;
+      this.#report({ step, kind: 'unreadable', digest, message, repaired: false });
     }
   }
 
@@ -257,7 +302,7 @@ class Verification {
     const worker = async (): Promise<void> => {
       for (let entry = entries[next++]; entry !== undefined; entry = entries[next++]) {
         throwIfAborted(this.#options.signal);
-        await check(entry);
+        await this.#reportingUnreadable(step, entry, check);
         this.#options.onProgress?.({ step, done: ++done, total: entries.length });
       }
     };

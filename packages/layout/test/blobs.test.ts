@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
 import {
   existsSync,
+  mkdirSync,
   readFileSync,
   readdirSync,
   statSync,
+  truncateSync,
   unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { expect } from 'chai';
 import { digestOf, type Digest } from '@layercache/oci';
+import { OciLayout } from '../src/index.js';
 import { blobOf, collect, digestNumber, failure, inLayout } from './scratch.js';
 
 const bytes = Buffer.from('the bytes of a layer');
@@ -119,6 +122,81 @@ describe('reading a blob', () => {
       expect(ended).to.equal(false);
       expect(await layout.has(digest)).to.equal(false);
       expect(layout.lookup(digest)).to.deep.equal([]);
+    });
+  });
+
+  for (const range of [
+    { start: 0, end: 19 },
+    { start: 2, end: 3 },
+    { start: 15, end: 19 },
+    { start: 15 },
+    { end: 1 },
+  ]) {
+    it(`fails for bytes ${JSON.stringify(range)} of a blob that was cut short`, async () => {
+      await inLayout(async (layout) => {
+        await layout.write(bytes);
+        await layout.put(blobOf(bytes));
+        truncateSync(layout.blobPath(digest), 10);
+        expect(await failure(collect(layout.read(digest, range)))).to.include({ code: 'DIGEST_MISMATCH' });
+        expect(await layout.has(digest)).to.equal(false);
+      });
+    });
+  }
+
+  it('fails when the file is cut short while it is read', async () => {
+    await inLayout(async (layout) => {
+      const long = Buffer.alloc(1_000_000, 3);
+      await layout.write(long);
+      await layout.put(blobOf(long));
+      const stream = await layout.openToRead(digestOf(long), { start: 1 });
+      const reading = failure(
+        (async () => {
+          for await (const chunk of stream) {
+            expect((chunk as Buffer).length).to.be.greaterThan(0);
+            truncateSync(layout.blobPath(digestOf(long)), 10);
+          }
+        })(),
+      );
+      expect(await reading).to.include({ code: 'STORAGE' });
+    });
+  });
+
+  it('puts right the size that an entry says, when a range is read and the bytes are right', async () => {
+    await inLayout(async (layout) => {
+      await layout.put({ ...blobOf(bytes), size: 10 });
+      const path = layout.blobPath(digest);
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, bytes);
+      expect(await collect(layout.read(digest, { start: 12 }))).to.deep.equal(bytes.subarray(12));
+      expect(layout.lookup(digest)[0]!.descriptor.size).to.equal(bytes.length);
+    });
+  });
+
+  it('of a size that was claimed, the bytes that come and what is put later know better', async () => {
+    await inLayout(async (layout) => {
+      await layout.put({ ...blobOf(bytes), size: 10 });
+      await layout.write(bytes);
+      const size = (): number => layout.lookup(digest)[0]!.descriptor.size;
+      expect(size()).to.equal(bytes.length);
+      await layout.put({ ...blobOf(bytes), size: 10, annotations: { note: 'a claim' } });
+      expect(size()).to.equal(bytes.length);
+    });
+  });
+
+  it('drops the file that was read, and not the good one that has taken its place', async () => {
+    await inLayout(async (layout, dir) => {
+      const path = layout.blobPath(digest);
+      await layout.write(bytes);
+      await layout.put(blobOf(bytes));
+      writeFileSync(path, Buffer.from(bytes).fill('x', 0, 1));
+      const slow = await layout.openToRead(digest);
+      await using other = await OciLayout.open(dir);
+      expect(await failure(collect(other.read(digest)))).to.include({ code: 'DIGEST_MISMATCH' });
+      await other.write(bytes);
+      await other.put(blobOf(bytes));
+      expect(await failure(collect(slow))).to.include({ code: 'DIGEST_MISMATCH' });
+      expect(await layout.readBytes(digest)).to.deep.equal(bytes);
+      expect(layout.lookup(digest)).to.have.length(1);
     });
   });
 

@@ -2,12 +2,14 @@ import { existsSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { MediaType, digestOf, isLayercacheError, parseImageIndex, refName } from '@layercache/oci';
-import { OciLayout, nodeFileSystem, type FileSystem, type LayoutExtension } from '../src/index.js';
+import { OciLayout, nodeFileSystem, verify, type FileSystem, type LayoutExtension } from '../src/index.js';
 import { blobOf, inScratch, layerPair, manifestNamed } from './scratch.js';
 
 /** What happens at an operation: it fails with this code; half of a write is done; the process is dead before or after. */
-type Fault = 'ENOSPC' | 'EIO' | 'short' | 'before' | 'after';
+type Fault = 'ENOSPC' | 'EIO' | 'EMFILE' | 'EACCES' | 'ESTALE' | 'short' | 'before' | 'after';
 const FAULTS: readonly Fault[] = ['ENOSPC', 'EIO', 'short', 'before', 'after'];
+/** Those that may say nothing about the bytes, and must not be taken for corruption. */
+const REPAIR_FAULTS: readonly Fault[] = [...FAULTS, 'EMFILE', 'EACCES', 'ESTALE'];
 
 type Operation = (...args: unknown[]) => unknown;
 
@@ -132,7 +134,7 @@ async function check(dir: string, resolved: boolean, action: Action): Promise<vo
   expect(index.manifests.map((one) => one.digest)).to.include(layerPair(2).gzip.digest);
 }
 
-type Action = 'open' | 'put' | 'commit' | 'remove' | 'limited put' | 'eviction';
+type Action = 'open' | 'put' | 'commit' | 'remove' | 'limited put' | 'eviction' | 'repair';
 
 const extension: LayoutExtension = {
   adopt: () => Promise.resolve([]),
@@ -168,6 +170,9 @@ async function act(dir: string, action: Action, disk: FaultyDisk): Promise<void>
     await layout.remove(digestOf(old));
   } else if (action === 'eviction') {
     await layout.evict([{ digest: digestOf(old), usedAt: new Date() }]);
+  } else if (action === 'repair') {
+    const report = await verify(layout, { repair: true, files: disk.files, concurrency: 1, grace: 0 });
+    for (const { kind } of report.problems) expect(kind).to.be.oneOf(['unreadable', 'invalid', 'orphaned']);
   }
 }
 
@@ -176,11 +181,12 @@ describe('when the disk fails, or the process dies', function () {
   // Every operation in the long form; here, for each fault, some places and another start each.
   const every = process.env.LAYERCACHE_SOAK === undefined ? 7 : 1;
 
-  for (const action of ['open', 'put', 'commit', 'remove', 'limited put', 'eviction'] as const) {
+  for (const action of ['open', 'put', 'commit', 'remove', 'limited put', 'eviction', 'repair'] as const) {
     it(`at any operation of one ${action}, the layout holds what it promised`, async () => {
       const hits = new Set<string>();
-      for (const fault of FAULTS) {
-        for (let at = FAULTS.indexOf(fault) % every; ; at += every) {
+      const faults = action === 'repair' ? REPAIR_FAULTS : FAULTS;
+      for (const fault of faults) {
+        for (let at = faults.indexOf(fault) % every; ; at += every) {
           const finished = await inScratch(async (dir) => {
             await prepare(dir);
             const disk = new FaultyDisk(at, fault);

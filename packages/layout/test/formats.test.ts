@@ -10,6 +10,7 @@ import {
   decodeJournalHeader,
   encodeChanges,
   encodeJournalHeader,
+  frameRecord,
   type Change,
 } from '../src/journal-format.js';
 import { MapEncoder, MapInvalid, PAGE, checkPage, decodeHeader, mapSize } from '../src/map-format.js';
@@ -213,6 +214,7 @@ describe('the journal format', () => {
           changes: records.flat(),
           end: bytes.length,
           torn: 0,
+          unknown: [],
         });
       }),
     );
@@ -242,6 +244,62 @@ describe('the journal format', () => {
     const torn = encodeChanges([{ type: 'remove', digest }], salt).subarray(0, -1);
     const next: Change[] = [{ type: 'untag', name: 'app:1' }];
     expect(decodeChanges(Buffer.concat([torn, encodeChanges(next, salt)]), salt).changes).to.deep.equal(next);
+  });
+
+  it('takes any bytes inside a whole record for data, also those that mark a record', () => {
+    const ends = ['004c4352', '004c43520000', '004c4352ffffffff', '004c435201000000', '00'.repeat(3)];
+    fc.assert(
+      fc.property(
+        fc.array(fc.constantFrom(...ends), { minLength: 1, maxLength: 5 }),
+        fc.nat(),
+        (chosen, salt) => {
+          const marked = chosen.map((end): Change => {
+            return { type: 'remove', digest: `sha256:${'ab'.repeat(32).slice(end.length)}${end}` };
+          });
+          const bytes = Buffer.concat(marked.map((change) => encodeChanges([change], salt)));
+          const decoded = decodeChanges(bytes, salt);
+          expect(decoded).to.deep.equal({ changes: marked, end: bytes.length, torn: 0, unknown: [] });
+          for (let length = 0; length < bytes.length; length++) {
+            const cut = decodeChanges(bytes.subarray(0, length), salt);
+            expect(cut.changes).to.deep.equal(marked.slice(0, cut.changes.length));
+          }
+        },
+      ),
+    );
+  });
+
+  it('skips whole records that a newer version wrote, all of their changes, and keeps their bytes', () => {
+    const known: Change = { type: 'untag', name: 'known' };
+    const knownPayload = encodeChanges([known], 5).subarray(12);
+    const entryOf = (...bytes: number[]): Buffer => {
+      const record = Buffer.concat([Buffer.from(bytes), Buffer.alloc(33)]);
+      return Buffer.concat([Buffer.of(1, record.length), record]);
+    };
+    const payloads = {
+      'a kind of change': Buffer.concat([knownPayload, Buffer.of(0x7f)]),
+      'a number of a media type': entryOf(0, 200),
+      'a flag': entryOf(64, 1),
+      'an algorithm of a digest': Buffer.concat([Buffer.of(2, 7), Buffer.alloc(32)]),
+    };
+    for (const [what, payload] of Object.entries(payloads)) {
+      const bytes = Buffer.concat([
+        encodeChanges([known], 5),
+        frameRecord(payload, 5),
+        encodeChanges([known], 5),
+      ]);
+      const decoded = decodeChanges(bytes, 5);
+      expect(decoded.changes, what).to.deep.equal([known, known]);
+      expect(decoded.unknown, what).to.deep.equal([payload]);
+      expect(decoded).to.include({ torn: 0, end: bytes.length });
+    }
+  });
+
+  it('skips what a newer version adds at the end of an entry', () => {
+    const entry = { descriptor: layerPair(1).gzip, proven: true };
+    const record = Buffer.concat([encodeEntry(entry), Buffer.from('more')]);
+    const payload = Buffer.concat([Buffer.of(1, record.length), record]);
+    const { changes } = decodeChanges(frameRecord(payload, 5), 5);
+    expect(changes).to.deep.equal([{ type: 'put', entry }]);
   });
 
   it('takes records of another journal for nothing', () => {

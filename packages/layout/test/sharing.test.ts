@@ -1,4 +1,5 @@
 import {
+  appendFileSync,
   utimesSync,
   readFileSync,
   rmSync,
@@ -11,8 +12,17 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { Annotation, MediaType, digestOf, refName, type Descriptor } from '@layercache/oci';
-import { OciLayout, nodeFileSystem, type LayoutExtension } from '../src/index.js';
+import {
+  Annotation,
+  MediaType,
+  digestOf,
+  refName,
+  silentLogger,
+  type Descriptor,
+  type Logger,
+} from '@layercache/oci';
+import { OciLayout, nodeFileSystem, verify, type LayoutExtension } from '../src/index.js';
+import { decodeChanges, frameRecord } from '../src/journal-format.js';
 import { LayoutLock } from '../src/lock.js';
 import {
   blobOf,
@@ -401,6 +411,35 @@ describe('the side state', () => {
       expect(layout.lookup(layerPair(2).gzip.digest)).to.deep.equal([]);
       await layout.put(layerPair(3).gzip);
       for (const n of [1, 3]) expect(layout.lookup(layerPair(n).gzip.digest)).to.have.length(1);
+    });
+  });
+
+  it('leaves records of a newer version to that version, and goes on without them', async () => {
+    await inScratch(async (dir) => {
+      const journal = join(dir, '.layercache/journal');
+      const unknownRecords = (): number => {
+        const bytes = readFileSync(journal);
+        return decodeChanges(bytes.subarray(24), bytes.readUInt32LE(16)).unknown.length;
+      };
+      const first = await OciLayout.open(dir);
+      await first.put(layerPair(1).gzip);
+      appendFileSync(journal, frameRecord(Buffer.of(0x7f), readFileSync(journal).readUInt32LE(16)));
+      const warnings: string[] = [];
+      const logger: Logger = { ...silentLogger, warn: (line) => warnings.push(JSON.stringify(line)) };
+      const layout = await OciLayout.open(dir, { logger });
+      expect(warnings.join()).to.contain('newer version');
+      await layout.put(layerPair(2).gzip);
+      await layout.sync();
+      for (const n of [1, 2]) expect(layout.lookup(layerPair(n).gzip.digest)).to.have.length(1);
+      expect(unknownRecords()).to.equal(1);
+
+      const report = await verify(layout, { repair: true });
+      expect(report.problems.map(({ step, repaired }) => ({ step, repaired }))).to.deep.equal([
+        { step: 'journal', repaired: true },
+      ]);
+      expect(unknownRecords()).to.equal(0);
+      for (const n of [1, 2]) expect(layout.lookup(layerPair(n).gzip.digest)).to.have.length(1);
+      await Promise.all([first.close(), layout.close()]);
     });
   });
 });

@@ -60,18 +60,21 @@ describe('two descriptions of one blob', () => {
 
   it('that claim two diffIDs leave the first, until one is proven', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.integer({ min: 0, max: 3 }), fc.boolean()), { minLength: 1 }), (puts) => {
-        const table = new EntryTable();
-        let expected: string | undefined;
-        let proven = false;
-        for (const [diffID, proof] of puts) {
-          table.put(layer(`tar ${diffID}`), proof);
-          if (proof || expected === undefined) expected = digestOf(`tar ${diffID}`);
-          proven ||= proof;
-        }
-        expect(claimedDiffID(only(table))).to.equal(expected);
-        expect(table.of(digest)[0]?.proven).to.equal(proven);
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 0, max: 3 }), fc.boolean()), { minLength: 1 }),
+        (puts) => {
+          const table = new EntryTable();
+          let expected: string | undefined;
+          let proven = false;
+          for (const [diffID, proof] of puts) {
+            table.put(layer(`tar ${diffID}`), proof);
+            if (proof || expected === undefined) expected = digestOf(`tar ${diffID}`);
+            proven ||= proof;
+          }
+          expect(claimedDiffID(only(table))).to.equal(expected);
+          expect(table.of(digest)[0]?.proven).to.equal(proven);
+        },
+      ),
     );
   });
 
@@ -103,7 +106,9 @@ describe('a name that is only claimed', () => {
     expect(table.tagged('app:1')?.descriptor.digest).to.equal(digestOf('ours'));
     table.put(named('app:1', 'theirs', claimed), false);
     expect(table.tagged('app:1')?.descriptor.digest).to.equal(digestOf('ours'));
-    expect(table.of(digestOf('theirs')).map((entry) => entry.descriptor.annotations)).to.deep.equal([undefined]);
+    expect(table.of(digestOf('theirs')).map((entry) => entry.descriptor.annotations)).to.deep.equal([
+      undefined,
+    ]);
   });
 
   it('does not make a claim of a name that was given here, and is none once it is given', () => {

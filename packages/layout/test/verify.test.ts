@@ -1,4 +1,5 @@
 import {
+  readFileSync,
   readdirSync,
   truncateSync,
   writeFileSync,
@@ -12,10 +13,19 @@ import {
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
-import { Annotation, LayercacheError, MediaType, digestOf, type Digest } from '@layercache/oci';
-import { OciLayout, verify, type VerifyReport } from '../src/index.js';
-import { blobOf, digestNumber, failure, inLayout } from './scratch.js';
+import {
+  Annotation,
+  LayercacheError,
+  MediaType,
+  digestOf,
+  refName,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import { OciLayout, nodeFileSystem, verify, type FileSystem, type VerifyReport } from '../src/index.js';
+import { blobOf, digestNumber, failure, inLayout, inScratch } from './scratch.js';
 
+const nothing = { corrupted: 0, missing: 0, invalid: 0, orphaned: 0, unreadable: 0 };
 const good = Buffer.from('good bytes');
 const bad = Buffer.from('bytes that will rot');
 
@@ -23,6 +33,14 @@ async function fill(layout: OciLayout): Promise<void> {
   for (const bytes of [good, bad]) await layout.write(bytes);
   await layout.put([blobOf(good), blobOf(bad)]);
   await layout.sync();
+}
+
+/** As another tool does it. An outside edit is looked for every 50 ms. */
+async function editIndex(layout: OciLayout, change: (entries: Descriptor[]) => Descriptor[]): Promise<void> {
+  const path = join(layout.dir, 'index.json');
+  const { manifests } = JSON.parse(readFileSync(path, 'utf8')) as { manifests: Descriptor[] };
+  writeFileSync(path, JSON.stringify({ schemaVersion: 2, manifests: change(manifests) }));
+  await new Promise((resolve) => setTimeout(resolve, 60));
 }
 
 const messages = (report: VerifyReport): string[] =>
@@ -91,7 +109,9 @@ describe('verifying a layout', () => {
   it('tells a torn blob from an entry with a wrong size', async () => {
     await inLayout(async (layout) => {
       await fill(layout);
-      await layout.put({ ...blobOf(good), size: 3 });
+      await editIndex(layout, (entries) =>
+        entries.map((one) => (one.digest === digestOf(good) ? { ...one, size: 3 } : one)),
+      );
       truncateSync(layout.blobPath(digestOf(bad)), 4);
       const report = await verify(layout, { repair: true });
       expect(report.ok).to.equal(true);
@@ -100,6 +120,63 @@ describe('verifying a layout', () => {
       expect(layout.lookup(digestOf(bad))).to.deep.equal([]);
     });
   });
+
+  it('puts right the size in every entry of a digest', async () => {
+    await inLayout(async (layout) => {
+      await fill(layout);
+      const names = ['a:1', 'b:1', 'c:1'];
+      await editIndex(layout, (entries) => [
+        ...entries.filter((one) => one.digest !== digestOf(good)),
+        ...names.map((name, n) => ({
+          ...blobOf(good),
+          size: n === 2 ? good.length : n,
+          annotations: { [Annotation.refName]: name },
+        })),
+      ]);
+      const report = await verify(layout, { repair: true });
+      expect(report.ok).to.equal(true);
+      const found = layout
+        .lookup(digestOf(good))
+        .map(({ descriptor }) => [refName(descriptor), descriptor.size]);
+      expect(found).to.deep.equal(names.map((name) => [name, good.length]));
+      expect(await verify(layout)).to.deep.include({ ok: true, problems: [] });
+    });
+  });
+
+  for (const code of ['EIO', 'EMFILE', 'EACCES', 'ESTALE']) {
+    for (const operation of ['open', 'read', 'stat'] as const) {
+      it(`reports a blob whose ${operation} fails with ${code}, and leaves it and its names alone`, async () => {
+        await inScratch(async (dir) => {
+          const made = await OciLayout.open(dir);
+          await fill(made);
+          await made.put({ ...blobOf(good), annotations: { [Annotation.refName]: 'keep:1' } });
+          await made.close();
+          const path = made.blobPath(digestOf(good));
+          let broken: number | undefined;
+          const fail = (): Promise<never> =>
+            Promise.reject(Object.assign(new Error(code), { code, syscall: operation }));
+          const files: FileSystem = {
+            ...nodeFileSystem,
+            open: async (name, flags, mode) => {
+              if (name !== path) return nodeFileSystem.open(name, flags, mode);
+              if (operation === 'open') return fail();
+              return (broken = await nodeFileSystem.open(name, flags, mode));
+            },
+            read: (fd, buffer, position) =>
+              operation === 'read' && fd === broken ? fail() : nodeFileSystem.read(fd, buffer, position),
+            stat: (name) => (operation === 'stat' && name === path ? fail() : nodeFileSystem.stat(name)),
+          };
+          const layout = await OciLayout.open(dir, { files });
+          const report = await verify(layout, { repair: true, files }).catch((error: unknown) => error);
+          if (report instanceof Error) expect(report).to.include({ code: 'STORAGE' });
+          else expect(report).to.deep.include({ ok: false, found: { ...nothing, unreadable: 1 } });
+          expect(layout.lookupTag('keep:1')?.descriptor.digest).to.equal(digestOf(good));
+          await layout.close();
+          expect(readFileSync(path)).to.deep.equal(good);
+        });
+      });
+    }
+  }
 
   it('checks pairs with the function it is given, and puts right what was claimed', async () => {
     await inLayout(async (layout) => {

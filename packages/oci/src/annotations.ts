@@ -59,8 +59,10 @@ export function isClaimedName(descriptor: Descriptor): boolean {
   return refName(descriptor) !== undefined && descriptor.annotations?.[Annotation.nameState] === 'claimed';
 }
 
+/** The name of an entry; undefined when it has none. An empty one is none. */
 export function refName(descriptor: Descriptor): string | undefined {
-  return descriptor.annotations?.[Annotation.refName];
+  const name = descriptor.annotations?.[Annotation.refName];
+  return name === '' ? undefined : name;
 }
 
 /** The same descriptor with annotations set, or removed where the value is undefined. */

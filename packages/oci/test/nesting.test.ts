@@ -19,11 +19,17 @@ function depthOf(value: unknown): number {
 describe('the nesting of a document', () => {
   it('is counted as the parsed value has it, whatever stands in its strings', () => {
     fc.assert(
-      fc.property(fc.jsonValue({ maxDepth: 6 }), fc.integer({ min: 0, max: MAX_NESTING + 3 }), (value, more) => {
-        let nested: unknown = value;
-        for (let n = 0; n < more; n++) nested = n % 2 === 0 ? [nested] : { '[{"\\': nested };
-        expect(isNestedTooDeep(Buffer.from(JSON.stringify(nested)))).to.equal(depthOf(nested) > MAX_NESTING);
-      }),
+      fc.property(
+        fc.jsonValue({ maxDepth: 6 }),
+        fc.integer({ min: 0, max: MAX_NESTING + 3 }),
+        (value, more) => {
+          let nested: unknown = value;
+          for (let n = 0; n < more; n++) nested = n % 2 === 0 ? [nested] : { '[{"\\': nested };
+          expect(isNestedTooDeep(Buffer.from(JSON.stringify(nested)))).to.equal(
+            depthOf(nested) > MAX_NESTING,
+          );
+        },
+      ),
     );
   });
 
@@ -37,7 +43,11 @@ describe('the nesting of a document', () => {
 });
 
 describe('a document that two readers would read as two images', () => {
-  const descriptor = { mediaType: 'application/vnd.oci.image.config.v1+json', digest: digestOf('x'), size: 1 };
+  const descriptor = {
+    mediaType: 'application/vnd.oci.image.config.v1+json',
+    digest: digestOf('x'),
+    size: 1,
+  };
   const manifest = { schemaVersion: 2, config: descriptor, layers: [descriptor] };
   const bytes = (document: unknown): Uint8Array => Buffer.from(JSON.stringify(document));
 
@@ -53,6 +63,8 @@ describe('a document that two readers would read as two images', () => {
 
   it('is read when the other field is null, as Go writes what is empty', () => {
     expect(parseImageManifest(bytes({ ...manifest, manifests: null })).layers).to.have.length(1);
-    expect(parseImageIndex(bytes({ schemaVersion: 2, manifests: [], layers: null })).manifests).to.deep.equal([]);
+    expect(parseImageIndex(bytes({ schemaVersion: 2, manifests: [], layers: null })).manifests).to.deep.equal(
+      [],
+    );
   });
 });

@@ -54,12 +54,18 @@ export interface CacheIndex extends CacheDocument {
 
 /**
  * Which entries travel in shards. Manifests travel as children of the cache index, and image configs with
- * them; a tar that has a compressed form here stays home, because it can be derived.
+ * them; a tar that was proven to be what a compressed form here holds stays home, because it can be derived.
  */
-export function travellingEntries(entries: readonly Descriptor[], withUncompressed = false): Descriptor[] {
+export function travellingEntries(
+  entries: readonly Descriptor[],
+  proven: ReadonlySet<Digest>,
+  withUncompressed = false,
+): Descriptor[] {
   const derivable = new Set<Digest>();
   if (!withUncompressed) {
     for (const entry of entries) {
+      // What a claim says could keep a blob of somebody else from being shared.
+      if (!proven.has(entry.digest)) continue;
       const form = layerForm(entry.mediaType);
       // A layer index has a diffID, too, and nothing is derived from it.
       const diffID = form === undefined || form === 'tar' ? undefined : claimedDiffID(entry);
@@ -70,7 +76,7 @@ export function travellingEntries(entries: readonly Descriptor[], withUncompress
     (entry) =>
       !isManifestMediaType(entry.mediaType) &&
       !isImageConfigType(entry.mediaType) &&
-      !derivable.has(entry.digest),
+      !(layerForm(entry.mediaType) === 'tar' && derivable.has(entry.digest)),
   );
   return uniteEntries(travelling.map(sharedEntry));
 }

@@ -1,8 +1,10 @@
 import {
   Annotation,
   LayercacheError,
+  MediaType,
   claimedDiffID,
   isIndexMediaType,
+  isLayercacheError,
   isManifestMediaType,
   refName,
   withAnnotations,
@@ -37,15 +39,34 @@ export function cacheExtension(logger: Logger): LayoutExtension {
   return {
     names: [CACHE_TAG],
     derive: (context) => deriveCacheIndex(context),
+    recognise: recogniseCacheIndex,
     adopt: (context) => adoptManifests(context, logger),
+  };
+}
+
+function recogniseCacheIndex(bytes: Uint8Array, digest: Digest): Descriptor | undefined {
+  try {
+    if (decodeCacheIndex(bytes, `cache index ${digest}`) === undefined) return undefined;
+  } catch (error) {
+    if (isLayercacheError(error, 'DOCUMENT_INVALID')) return undefined;
+    throw error;
+  }
+  return {
+    mediaType: MediaType.index,
+    digest,
+    size: bytes.byteLength,
+    annotations: { [Annotation.refName]: CACHE_TAG },
   };
 }
 
 async function deriveCacheIndex(
   context: DeriveContext,
 ): Promise<{ put: Descriptor[]; drop: Digest[]; unlink: Digest[] }> {
-  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG);
-  const index = encodeCacheIndex(travellingEntries(context.entries), cachedImages(context.entries));
+  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG).concat(context.superseded);
+  const index = encodeCacheIndex(
+    travellingEntries(context.entries, context.proven),
+    cachedImages(context.entries),
+  );
   const kept = new Set<Digest>([index.descriptor.digest]);
   for (const shard of index.shards) {
     await context.writeBlob(shard.config.bytes);

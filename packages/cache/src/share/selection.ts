@@ -53,7 +53,7 @@ export async function selectEntries(
   const proven = new Set(all.filter((entry) => entry.proven).map((entry) => entry.descriptor.digest));
   const descriptors = all.map((entry) => entry.descriptor);
   const asOwn = (chosen: readonly Descriptor[]): Selected => ({
-    entries: travellingEntries(chosen, withUncompressed).map((descriptor) => ({
+    entries: travellingEntries(chosen, proven, withUncompressed).map((descriptor) => ({
       descriptor,
       proven: proven.has(descriptor.digest),
     })),

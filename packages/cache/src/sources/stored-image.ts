@@ -55,7 +55,10 @@ export class StoredImageReader implements ImageReader {
   async fetchBlob(_repository: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
     const size = await this.#sizeOf(digest);
     const offset = options.range?.first ?? 0;
-    return { size, offset, body: this.#store.read(digest, offset, options.signal) };
+    const body = this.#store.read(digest, offset, options.signal);
+    // Whoever reads it hears of an error; one that comes after it was given up concerns nobody.
+    body.on('error', () => undefined);
+    return { size, offset, body };
   }
 
   async #readManifest(digest: Digest): Promise<Uint8Array> {

@@ -10,7 +10,13 @@ describe('an entry made of somebody else’s descriptor', () => {
   it('has what the cache relies on, and nothing else that its author wrote', () => {
     fc.assert(
       fc.property(hostileAnnotations(['app:1'], [digestOf('y')]), fc.jsonValue(), (annotations, value) => {
-        const nasty = { ...descriptor, annotations, data: 'x', future: value, __proto__: value } as Descriptor;
+        const nasty = {
+          ...descriptor,
+          annotations,
+          data: 'x',
+          future: value,
+          __proto__: value,
+        } as Descriptor;
         expect(entryOf(nasty)).to.deep.equal(descriptor);
       }),
     );

@@ -7,7 +7,13 @@ describe('the name of an image', () => {
   const digest = digestOf('image');
 
   it('may be any reference that tools write', () => {
-    const names = ['app', 'app:1', 'docker.io/library/alpine:3.20', 'localhost:5000/a/b:c', '1.0.x86_64_linux'];
+    const names = [
+      'app',
+      'app:1',
+      'docker.io/library/alpine:3.20',
+      'localhost:5000/a/b:c',
+      '1.0.x86_64_linux',
+    ];
     for (const name of [...names, `a.example/app:1@${digest}`, 'sha256:latest', 'layercache:latest'])
       expect(isUsableName(name, digest), name).to.equal(true);
   });
@@ -29,7 +35,9 @@ describe('the name of an image', () => {
       const error = await failure('REFERENCE_INVALID', () => {
         checkName(name, digest, 'oci:build');
       });
-      expect(error.message).to.match(/^oci:build: /).and.match(why);
+      expect(error.message)
+        .to.match(/^oci:build: /)
+        .and.match(why);
     }
   });
 

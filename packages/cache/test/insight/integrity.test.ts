@@ -26,7 +26,7 @@ function blobPath(cache: LayerCache, digest: Digest): string {
   return join(cache.dir, 'blobs', 'sha256', digestHex(digest));
 }
 
-const nothing = { corrupted: 0, missing: 0, invalid: 0, orphaned: 0 };
+const nothing = { corrupted: 0, missing: 0, invalid: 0, orphaned: 0, unreadable: 0 };
 
 describe('integrity', () => {
   it('is whole for a cache that nothing happened to, however old its cache index is', async () => {

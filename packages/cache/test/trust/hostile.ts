@@ -28,7 +28,11 @@ export function hostileAnnotations(
     [Annotation.files]: fc.constantFrom('0', '999999999', '-1', '1e9'),
     'dev.layercache.shard': fc.constantFrom('', '0', '1'),
     'dev.layercache.entries': fc.constant('0'),
-    'containerd.io/distribution.source.evil.example': fc.constantFrom('steal', 'http://evil.example/steal', '../x'),
+    'containerd.io/distribution.source.evil.example': fc.constantFrom(
+      'steal',
+      'http://evil.example/steal',
+      '../x',
+    ),
     'containerd.io/distribution.source.registry.test': fc.constantFrom('evil', 'good'),
     [`x-${'y'.repeat(100)}`]: nasty,
   };
@@ -108,6 +112,10 @@ export function hostileImage(
         layers: described,
         annotations: own,
       };
-      return { manifest: Buffer.from(JSON.stringify(manifest)), layers, config: { descriptor: config, bytes } };
+      return {
+        manifest: Buffer.from(JSON.stringify(manifest)),
+        layers,
+        config: { descriptor: config, bytes },
+      };
     });
 }

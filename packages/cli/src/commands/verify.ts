@@ -28,7 +28,7 @@ export const verify: CommandModule = {
               bar.update(step, done, total);
             },
           }),
-        { create: false },
+        { create: false, repair },
       )
       .finally(() => {
         bar.stop();
