@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { create } from 'tar';
-import { Annotation, MediaType, digestHex, digestOf, type Descriptor } from '@layercache/oci';
+import { Annotation, MediaType, digestHex, digestOf, isDigest, type Descriptor } from '@layercache/oci';
 import type { Registry } from '@layercache/registry';
 import { decodeCacheIndex, decodeShard, encodeCacheIndex, LayerCache } from '../../src/index.js';
 import { imageOf, layerOf, pushCacheIndex, pushImage, tarOf } from '../image-builder.js';
@@ -140,23 +140,27 @@ const ways: Readonly<Record<string, Way>> = {
   },
 };
 
+/**
+ * Annotations without what follows from the stranger's own entries: this machine saw our blobs at the stranger's place
+ * as well, and a layer of the stranger's claims to be another compressed form of our tar.
+ */
+function oursOf(annotations: Readonly<Record<string, string>>): Record<string, string> {
+  const kept = Object.entries(annotations).map(([name, value]): [string, string] => {
+    const list = value.split(',').filter((each) => !each.startsWith('evil/'));
+    return [name, list.filter((each) => !isDigest(each) || ours.has(each)).join(',')];
+  });
+  return Object.fromEntries(
+    kept.filter(([name, value]) => value !== '' || !name.startsWith('containerd.io/')),
+  );
+}
+
 /** Everything that a stranger must not change: what is said of our images, layers and blobs, here and to others. */
 async function factsOf(cache: LayerCache): Promise<unknown> {
   await cache.sync();
   const entries = [...cache.entries()]
     .filter(({ descriptor }) => ours.has(descriptor.digest))
     .map(({ descriptor, proven }) => {
-      const annotations = Object.entries(descriptor.annotations ?? {})
-        // Where the shared cache or image was that listed it as well: this machine saw it there.
-        .map(([name, value]) => [
-          name,
-          value
-            .split(',')
-            .filter((each) => !each.startsWith('evil/'))
-            .join(','),
-        ])
-        .filter(([name, value]) => value !== '' || !name?.startsWith('containerd.io/'));
-      return { ...descriptor, annotations: Object.fromEntries(annotations) as unknown, proven };
+      return { ...descriptor, annotations: oursOf(descriptor.annotations ?? {}), proven };
     });
   const pairs = layers.map(({ descriptor, diffID }) => {
     const layer = cache.layer(diffID);
@@ -167,7 +171,8 @@ async function factsOf(cache: LayerCache): Promise<unknown> {
   const shared: unknown[] = decoded?.images.filter((image) => ours.has(image.digest)) ?? [];
   for (const shard of decoded?.shards ?? []) {
     const listed = decodeShard(await bytesOf(cache.blob(shard.digest)), 'shard').entries;
-    shared.push(...listed.filter((entry) => ours.has(entry.digest)));
+    for (const entry of listed)
+      if (ours.has(entry.digest)) shared.push({ ...entry, annotations: oursOf(entry.annotations ?? {}) });
   }
   const files = [];
   for (const name of [GOOD, OTHER]) {
