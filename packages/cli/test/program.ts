@@ -47,7 +47,7 @@ export class Bench {
   start(...args: string[]): Running {
     return spawn(process.execPath, [PROGRAM, '--cache', this.cache, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...this.env, PATH: process.env.PATH, HOME: this.dir, NODE_OPTIONS: process.env.NODE_OPTIONS },
+      env: { PATH: process.env.PATH, HOME: this.dir, NODE_OPTIONS: process.env.NODE_OPTIONS, ...this.env },
     });
   }
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { tryLock, unlock } from 'fs-native-extensions';
 import { LayercacheError } from '@layercache/oci';
+import { isLocked, kernelLock } from './kernel-lock.js';
 
 /** What is thrown where bytes were to be written that no limit left room for. */
 export class SpaceExhausted extends Error {
@@ -41,6 +41,8 @@ export interface FileSystem {
   /** A kernel lock on the file. False when another open file holds one that excludes it. */
   tryLock(fd: number, mode: 'shared' | 'exclusive'): boolean;
   unlock(fd: number): void;
+  /** Whether another open file holds any lock. Does not need the right to write. */
+  isLocked(fd: number): boolean;
   /** Bytes that one who is not root can still write on the disk of a path. */
   freeSpaceSync(path: string): number;
 
@@ -88,8 +90,11 @@ export const nodeFileSystem: FileSystem = {
   unlinkSync: (path) => {
     fs.unlinkSync(path);
   },
-  tryLock: (fd, mode) => tryLock(fd, 0, 0, { shared: mode === 'shared' }),
-  unlock,
+  tryLock: (fd, mode) => kernelLock().tryLock(fd, mode),
+  unlock: (fd) => {
+    kernelLock().unlock(fd);
+  },
+  isLocked,
   freeSpaceSync: (path) => {
     const { bavail, bsize } = fs.statfsSync(path);
     return bavail * bsize;
@@ -127,6 +132,8 @@ const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'no permission; check the owner and mode of the folder',
   EPERM: 'not permitted; check the owner and mode of the folder',
   EMFILE: 'too many open files; raise the limit (ulimit -n)',
+  ENOLCK:
+    'no lock can be taken: neither fs-native-extensions nor koffi has a binary for this platform, or the file system has no locks; what is here can be read',
   EIO: 'the disk reports an I/O error',
 };
 

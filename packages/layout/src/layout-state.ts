@@ -119,7 +119,8 @@ export class LayoutState {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
       if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
-      this.#options.logger.debug({ message: 'side state kept in memory', ...errorFields(error) });
+      const level = isLockless(error) ? 'warn' : 'debug';
+      this.#options.logger[level]({ message: 'side state kept in memory', ...errorFields(error) });
       await this.#adopt(this.#snapshot);
     }
   }
@@ -426,7 +427,7 @@ export class LayoutState {
     try {
       this.#lock.tryShared(run);
     } catch (error) {
-      if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error;
+      if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM', 'ENOLCK')) throw error;
       run();
     }
   }
@@ -669,7 +670,11 @@ export function isYoung(files: FileSystem, path: string): boolean {
   return identity !== undefined && Math.abs(Date.now() - Number(identity.mtimeNs / 1_000_000n)) < YOUNG;
 }
 
+function isLockless(error: unknown): boolean {
+  return isSystemError(error instanceof Error && isSystemError(error.cause) ? error.cause : error, 'ENOLCK');
+}
+
 function cannotWrite(error: unknown): boolean {
   const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
-  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT');
+  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ENOLCK');
 }

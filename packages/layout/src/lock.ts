@@ -123,11 +123,11 @@ export class LayoutLock {
     const flags = constants.O_RDWR | constants.O_CREAT;
     let fd: number;
     try {
-      fd = this.#files.openSync(this.#path, flags, 0o644);
+      fd = this.#files.openSync(this.#path, flags, 0o666);
     } catch (error) {
       if (!isSystemError(error, 'ENOENT')) throw error;
       this.#files.mkdirSync(dirname(this.#path));
-      fd = this.#files.openSync(this.#path, flags, 0o644);
+      fd = this.#files.openSync(this.#path, flags, 0o666);
     }
     this.#ino = this.#files.fstatSync(fd).ino;
     return fd;

@@ -669,7 +669,7 @@ async function openSpace(
   try {
     return await Space.open(files, dir, limits, lockTimeout);
   } catch (error) {
-    if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) return undefined;
+    if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM', 'ENOLCK')) return undefined;
     throw error;
   }
 }

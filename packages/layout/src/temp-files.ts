@@ -108,11 +108,11 @@ export class TempFiles {
 
   async #openNew(path: string): Promise<number> {
     try {
-      return await this.#files.open(path, 'wx+', 0o644);
+      return await this.#files.open(path, 'wx+', 0o666);
     } catch (error) {
       if (!isSystemError(error, 'ENOENT')) throw error;
       await this.#files.mkdir(this.dir);
-      return this.#files.open(path, 'wx+', 0o644);
+      return this.#files.open(path, 'wx+', 0o666);
     }
   }
 
