@@ -11,6 +11,8 @@ export class SpaceExhausted extends Error {
 
 /** What the layout wants to know about a file. */
 export interface FileFacts {
+  /** The disk it is on. */
+  readonly dev: bigint;
   readonly ino: bigint;
   /** Bytes. */
   readonly size: bigint;
@@ -35,6 +37,8 @@ export interface FileSystem {
   writeSync(fd: number, bytes: Uint8Array, position: number): number;
   touchSync(fd: number, when: Date): void;
   readFileSync(path: string): Buffer;
+  /** The path without symbolic links. */
+  realpathSync(path: string): string;
   readdirSync(path: string): string[];
   unlinkSync(path: string): void;
   mkdirSync(path: string): void;
@@ -83,6 +87,7 @@ export const nodeFileSystem: FileSystem = {
     fs.ftruncateSync(fd, length);
   },
   readFileSync: (path) => fs.readFileSync(path),
+  realpathSync: (path) => fs.realpathSync(path),
   readdirSync: (path) => fs.readdirSync(path),
   mkdirSync: (path) => {
     fs.mkdirSync(path, { recursive: true });

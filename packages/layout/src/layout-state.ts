@@ -98,7 +98,7 @@ export class LayoutState {
     this.#options = options;
     this.#files = options.files;
     this.#paths = {
-      index: join(options.dir, 'index.json'),
+      index: behindLink(options.files, join(options.dir, 'index.json')),
       map: join(side, 'map'),
       journal: join(side, 'journal'),
       history: join(side, 'history'),
@@ -661,6 +661,16 @@ export class LayoutState {
       const holder = table.tagged(refName(descriptor) ?? '')?.descriptor.digest ?? descriptor.digest;
       table.put(holder === descriptor.digest ? descriptor : withoutName(descriptor), false);
     }
+  }
+}
+
+/** The file that a symbolic link leads to, so that the link stays when the file is replaced. */
+function behindLink(files: FileSystem, path: string): string {
+  try {
+    return files.realpathSync(path);
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return path;
+    throw error;
   }
 }
 

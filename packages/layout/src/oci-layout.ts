@@ -675,7 +675,7 @@ async function openSpace(
 }
 
 async function createLayoutFile(files: FileSystem, temps: TempFiles, dir: string): Promise<void> {
-  const temp = await temps.create();
+  const temp = await temps.create(dir);
   try {
     await writeFully(files, temp.fd, Buffer.from(layoutFileText), 0);
     await files.fsync(temp.fd);
