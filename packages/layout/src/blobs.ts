@@ -445,6 +445,19 @@ export class Blobs {
     }
   }
 
+  async isPinned(digest: Digest): Promise<boolean> {
+    let fd: number | undefined;
+    try {
+      fd = await this.#files.open(this.path(digest), 'r');
+      return this.#files.isLocked(fd);
+    } catch (error) {
+      if (isSystemError(error)) return true;
+      throw error;
+    } finally {
+      if (fd !== undefined) await this.#files.close(fd);
+    }
+  }
+
   /** Unlinks a blob, unless a writer pins it. Readers who have it open keep it. */
   async unlink(digest: Digest): Promise<boolean> {
     this.pins.release(digest);

@@ -18,6 +18,7 @@ import type { Change } from './journal-format.js';
 import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
 import { MapInvalid, type IndexIdentity } from './map-format.js';
+import type { EntryTable } from './entry-table.js';
 import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
@@ -646,21 +647,33 @@ export class LayoutState {
     return derived;
   }
 
-  async #adopt(snapshot: Snapshot): Promise<void> {
+  async #adopt({ edit, table }: Snapshot): Promise<void> {
+    if (edit === undefined) return;
+    for (const descriptor of await this.#adopted(table, edit.arrived)) table.put(descriptor, false);
+  }
+
+  /** Puts what manifests and indexes bring that have just been found here. */
+  async adopt(manifests: readonly Descriptor[]): Promise<void> {
+    const found = await this.#adopted(this.#snapshot.table, manifests);
+    if (found.length === 0) return;
+    await this.append(found.map((descriptor) => ({ type: 'put', entry: { descriptor, proven: false } })));
+  }
+
+  async #adopted(table: EntryTable, manifests: readonly Descriptor[]): Promise<readonly Descriptor[]> {
     const { extension, readBlob, hasBlob } = this.#options;
-    const { edit, table } = snapshot;
-    if (extension === undefined || edit === undefined || edit.arrived.length === 0) return;
-    const found = await extension.adopt({
-      manifests: edit.arrived,
-      readBlob,
-      hasBlob,
-      lookup: (key) => table.lookup(key),
-    });
-    for (const descriptor of found) {
-      // What another document calls something moves no name that is here.
+    if (extension === undefined || manifests.length === 0) return [];
+    const lookup = (key: Digest): readonly Entry[] => table.lookup(key);
+    const found = await extension.adopt({ manifests, readBlob, hasBlob, lookup });
+    // What another document calls something moves no name that is here.
+    return found.map((descriptor) => {
       const holder = table.tagged(refName(descriptor) ?? '')?.descriptor.digest ?? descriptor.digest;
-      table.put(holder === descriptor.digest ? descriptor : withoutName(descriptor), false);
-    }
+      return holder === descriptor.digest ? descriptor : withoutName(descriptor);
+    });
+  }
+
+  /** Whether the owner of the layout made this document from all entries. */
+  isDerived(bytes: Uint8Array, digest: Digest): boolean {
+    return this.#options.extension?.recognise?.(bytes, digest) !== undefined;
   }
 }
 

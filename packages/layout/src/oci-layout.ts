@@ -4,6 +4,7 @@ import {
   errorFields,
   LayercacheError,
   descriptorSchema,
+  isManifestMediaType,
   parseDigest,
   refName,
   silentLogger,
@@ -374,6 +375,11 @@ export class OciLayout {
     };
   }
 
+  /** Whether a writer in any process is about to put an entry for a blob. True when that cannot be found out. */
+  isPinned(digest: Digest): Promise<boolean> {
+    return this.#blobs.isPinned(parseDigest(digest));
+  }
+
   /** Bytes of all files below the folder. */
   size(): number {
     return folderSize(this.#files, this.dir);
@@ -539,6 +545,24 @@ export class OciLayout {
       return removed.flatMap((digest) => orphans.get(digest) ?? []);
     } catch (error) {
       throw storageError(error, `remove orphans of ${this.dir}`);
+    }
+  }
+
+  /**
+   * Takes up blobs that have no entry: puts these, and what the owner of the layout reads in those that are manifests,
+   * as when another tool brings them. A document that was once derived is read, and is no entry.
+   */
+  async adopt(descriptors: readonly Descriptor[]): Promise<void> {
+    const manifests = descriptors.filter(({ mediaType }) => isManifestMediaType(mediaType));
+    const derived = new Set<Digest>();
+    for (const { digest } of manifests) {
+      if (this.#state.isDerived(await this.readBytes(digest, { touch: false }), digest)) derived.add(digest);
+    }
+    await this.put(descriptors.filter(({ digest }) => !derived.has(digest)));
+    try {
+      await this.#state.adopt(manifests);
+    } catch (error) {
+      throw storageError(error, `adopt blobs in ${this.dir}`);
     }
   }
 
