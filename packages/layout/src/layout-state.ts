@@ -106,7 +106,9 @@ export class LayoutState {
       derivedNames: options.extension?.names ?? [],
       blob: options.blobPath,
     };
-    this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
+    this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout, (holder) => {
+      options.logger.warn({ message: 'waiting for the lock of the layout', dir: options.dir, holder });
+    });
     this.#snapshot = openSnapshot(this.#files, this.#paths);
     options.space?.expect(this.#spaceForCommit());
   }

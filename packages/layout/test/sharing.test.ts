@@ -170,6 +170,23 @@ describe('the lock', () => {
     });
   });
 
+  it('is waited for as long as its holder makes progress, and a long wait is told of', async () => {
+    await inScratch(async (dir) => {
+      const told: string[] = [];
+      const holder = new LayoutLock(nodeFileSystem, join(dir, 'lock'), 30);
+      const waiting = new LayoutLock(nodeFileSystem, join(dir, 'lock'), 1500, (text) => told.push(text));
+      const held = holder.exclusive(
+        'a long commit',
+        () => new Promise((resolve) => setTimeout(resolve, 2600)),
+      );
+      expect(await waiting.exclusive('another', () => Promise.resolve('got it'))).to.equal('got it');
+      expect(told).to.deep.equal([`process ${process.pid} (a long commit)`]);
+      await held;
+      holder.close();
+      waiting.close();
+    });
+  });
+
   it('is shared by those who append', async () => {
     await inScratch(async (dir) => {
       const a = new LayoutLock(nodeFileSystem, join(dir, 'x/lock'), 30);
