@@ -461,6 +461,8 @@ export class OciLayout {
     const digest = parseDigest(want.digest);
     const ingested = await this.#ingest.fetch({ ...want, digest }, open, options);
     await this.#correctSize(digest, ingested.size);
+    // A blob that came for an entry which is there waits for no put: others may remove both.
+    if (ingested.fetched > 0 && this.#state.of(digest).length > 0) this.#blobs.pins.release(digest);
     return ingested;
   }
 

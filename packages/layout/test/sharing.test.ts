@@ -11,6 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { expect } from 'chai';
 import {
   Annotation,
@@ -476,6 +477,18 @@ describe('removing', () => {
       expect(layout.lookup(digest)).to.have.length(1);
       expect(await layout.remove(digest)).to.equal(true);
       expect(await layout.has(digest)).to.equal(false);
+    });
+  });
+
+  it('takes a blob that another process brought for an entry that was there', async () => {
+    await inLayout(async (layout, dir) => {
+      await using other = await OciLayout.open(dir);
+      const bytes = Buffer.from('comes later');
+      await layout.put(blobOf(bytes));
+      const body = Readable.from([bytes]);
+      await layout.ingest({ digest: digestOf(bytes) }, () => Promise.resolve({ offset: 0, body }));
+      expect(await other.remove(digestOf(bytes))).to.equal(true);
+      expect(await layout.has(digestOf(bytes))).to.equal(false);
     });
   });
 
