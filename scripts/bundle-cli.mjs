@@ -17,8 +17,8 @@ async function bundle() {
     platform: 'node',
     target: 'node20',
     format: 'esm',
-    // It finds its prebuilt binaries by its own place.
-    external: ['fs-native-extensions'],
+    // They find their prebuilt binaries by their own places.
+    external: ['fs-native-extensions', 'koffi'],
     // For the packages that are still CommonJS.
     banner: {
       js: `import { createRequire as requireFrom } from 'node:module';\nconst require = requireFrom(import.meta.url);`,

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import {
   Digester,
@@ -15,7 +15,7 @@ import {
 import { abortable, delay } from './abort.js';
 import { BlobFile } from './blob-file.js';
 import { claimFile, type Claim } from './claim.js';
-import { isSystemError, storageError, syncFolder, type FileSystem } from './file-system.js';
+import { isSystemError, storageError, syncFolder, writeFully, type FileSystem } from './file-system.js';
 import { Pins } from './pins.js';
 import type { Room } from './space/space.js';
 import type { Temp, TempFiles } from './temp-files.js';
@@ -396,11 +396,38 @@ export class Blobs {
       await this.#files.mkdir(folder);
       this.#folders.add(folder);
     }
-    await this.#files.rename(temp, this.path(digest));
+    const placed = await this.#place(temp, fd, this.path(digest));
     this.#owner.onStored(size);
     await syncFolder(this.#files, folder);
-    this.#files.tryLock(fd, 'shared');
-    this.pins.hold(digest, fd);
+    this.#files.tryLock(placed, 'shared');
+    this.pins.hold(digest, placed);
+  }
+
+  /** Renames a file, or copies it where `blobs` is on another disk. Returns the open file that is in place. */
+  async #place(temp: string, fd: number, path: string): Promise<number> {
+    try {
+      await this.#files.rename(temp, path);
+      return fd;
+    } catch (error) {
+      if (!isSystemError(error, 'EXDEV')) throw error;
+    }
+    const copy = await this.#temps.create({ target: dirname(path) });
+    try {
+      const buffer = Buffer.allocUnsafeSlow(READ_SIZE);
+      for (let position = 0; ;) {
+        const count = await this.#files.read(fd, buffer, position);
+        if (count === 0) break;
+        await writeFully(this.#files, copy.fd, buffer.subarray(0, count), position);
+        position += count;
+      }
+      await this.#files.fsync(copy.fd);
+      await this.#files.rename(copy.path, path);
+    } catch (error) {
+      await this.#temps.discard(copy);
+      throw error;
+    }
+    await this.#temps.discard({ path: temp, fd });
+    return copy.fd;
   }
 
   /**
@@ -415,6 +442,19 @@ export class Blobs {
       if (!isSystemError(error)) throw error;
     } finally {
       this.#files.closeSync(fd);
+    }
+  }
+
+  async isPinned(digest: Digest): Promise<boolean> {
+    let fd: number | undefined;
+    try {
+      fd = await this.#files.open(this.path(digest), 'r');
+      return this.#files.isLocked(fd);
+    } catch (error) {
+      if (isSystemError(error)) return true;
+      throw error;
+    } finally {
+      if (fd !== undefined) await this.#files.close(fd);
     }
   }
 

@@ -21,16 +21,23 @@ const noFile: Claim = {
 /** Undefined when a writer pins the blob. */
 export function claimFile(files: FileSystem, path: string): Claim | undefined {
   let fd: number;
+  let isOurs = true;
   try {
     fd = files.openSync(path, 'r+');
   } catch (error) {
     if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return noFile;
-    throw error;
+    if (!isSystemError(error, 'EACCES', 'EPERM')) throw error;
+    // Another user's: who may write the folder may remove it, and cannot lock it. So its lock is asked about instead.
+    fd = files.openSync(path, 'r');
+    isOurs = false;
   }
-  if (!files.tryLock(fd, 'exclusive')) {
-    files.closeSync(fd);
-    return undefined;
+  let isFree = false;
+  try {
+    isFree = isOurs ? files.tryLock(fd, 'exclusive') : !files.isLocked(fd);
+  } finally {
+    if (!isFree) files.closeSync(fd);
   }
+  if (!isFree) return undefined;
   let facts: FileFacts;
   try {
     facts = files.fstatSync(fd);
@@ -45,6 +52,7 @@ export function claimFile(files: FileSystem, path: string): Claim | undefined {
       // Whoever wrote it anew in the meantime wants it.
       try {
         if (files.statSync(path).ino !== facts.ino) return false;
+        if (!isOurs && files.isLocked(fd)) return false;
         await files.unlink(path);
         return true;
       } catch (error) {

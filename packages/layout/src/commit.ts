@@ -65,13 +65,13 @@ export async function writeSnapshot(
 ): Promise<boolean> {
   const generation = Math.max(Date.now() * 1000, snapshot.generation + 1);
   const made: Temp[] = [];
-  const create = async (): Promise<Temp> => {
-    const temp = await temps.create();
+  const create = async (target?: string): Promise<Temp> => {
+    const temp = await temps.create({ target });
     made.push(temp);
     return temp;
   };
   try {
-    const index = new FileWriter(files, await create());
+    const index = new FileWriter(files, await create(dirname(paths.index)));
     const map = new FileWriter(files, await create(), PAGE);
     const journal = await create();
     const encoder = new MapEncoder(generation);

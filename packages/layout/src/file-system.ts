@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { tryLock, unlock } from 'fs-native-extensions';
 import { LayercacheError } from '@layercache/oci';
+import { isLocked, kernelLock } from './kernel-lock.js';
 
 /** What is thrown where bytes were to be written that no limit left room for. */
 export class SpaceExhausted extends Error {
@@ -11,6 +11,8 @@ export class SpaceExhausted extends Error {
 
 /** What the layout wants to know about a file. */
 export interface FileFacts {
+  /** The disk it is on. */
+  readonly dev: bigint;
   readonly ino: bigint;
   /** Bytes. */
   readonly size: bigint;
@@ -35,12 +37,16 @@ export interface FileSystem {
   writeSync(fd: number, bytes: Uint8Array, position: number): number;
   touchSync(fd: number, when: Date): void;
   readFileSync(path: string): Buffer;
+  /** The path without symbolic links. */
+  realpathSync(path: string): string;
   readdirSync(path: string): string[];
   unlinkSync(path: string): void;
   mkdirSync(path: string): void;
   /** A kernel lock on the file. False when another open file holds one that excludes it. */
   tryLock(fd: number, mode: 'shared' | 'exclusive'): boolean;
   unlock(fd: number): void;
+  /** Whether another open file holds any lock. Does not need the right to write. */
+  isLocked(fd: number): boolean;
   /** Bytes that one who is not root can still write on the disk of a path. */
   freeSpaceSync(path: string): number;
 
@@ -81,6 +87,7 @@ export const nodeFileSystem: FileSystem = {
     fs.ftruncateSync(fd, length);
   },
   readFileSync: (path) => fs.readFileSync(path),
+  realpathSync: (path) => fs.realpathSync(path),
   readdirSync: (path) => fs.readdirSync(path),
   mkdirSync: (path) => {
     fs.mkdirSync(path, { recursive: true });
@@ -88,8 +95,11 @@ export const nodeFileSystem: FileSystem = {
   unlinkSync: (path) => {
     fs.unlinkSync(path);
   },
-  tryLock: (fd, mode) => tryLock(fd, 0, 0, { shared: mode === 'shared' }),
-  unlock,
+  tryLock: (fd, mode) => kernelLock().tryLock(fd, mode),
+  unlock: (fd) => {
+    kernelLock().unlock(fd);
+  },
+  isLocked,
   freeSpaceSync: (path) => {
     const { bavail, bsize } = fs.statfsSync(path);
     return bavail * bsize;
@@ -127,6 +137,8 @@ const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'no permission; check the owner and mode of the folder',
   EPERM: 'not permitted; check the owner and mode of the folder',
   EMFILE: 'too many open files; raise the limit (ulimit -n)',
+  ENOLCK:
+    'no lock can be taken: neither fs-native-extensions nor koffi has a binary for this platform, or the file system has no locks; what is here can be read',
   EIO: 'the disk reports an I/O error',
 };
 

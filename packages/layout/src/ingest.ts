@@ -134,7 +134,7 @@ export class Ingest {
     for (;;) {
       throwIfAborted(signal);
       await this.#files.mkdir(this.#dir);
-      const fd = await this.#files.open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
+      const fd = await this.#files.open(path, constants.O_RDWR | constants.O_CREAT, 0o666);
       let held = false;
       try {
         // Whoever had it may have made it the blob, or removed it: then it is no partial any more.

@@ -19,6 +19,7 @@ import type { Change } from './journal-format.js';
 import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
 import { MapInvalid, type IndexIdentity } from './map-format.js';
+import type { EntryTable } from './entry-table.js';
 import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
@@ -99,14 +100,16 @@ export class LayoutState {
     this.#options = options;
     this.#files = options.files;
     this.#paths = {
-      index: join(options.dir, 'index.json'),
+      index: behindLink(options.files, join(options.dir, 'index.json')),
       map: join(side, 'map'),
       journal: join(side, 'journal'),
       history: join(side, 'history'),
       derivedNames: options.extension?.names ?? [],
       blob: options.blobPath,
     };
-    this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
+    this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout, (holder) => {
+      options.logger.warn({ message: 'waiting for the lock of the layout', dir: options.dir, holder });
+    });
     this.#snapshot = openSnapshot(this.#files, this.#paths);
     options.space?.expect(this.#spaceForCommit());
   }
@@ -120,7 +123,8 @@ export class LayoutState {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
       if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
-      this.#options.logger.debug({ message: 'side state kept in memory', ...errorFields(error) });
+      const level = isLockless(error) ? 'warn' : 'debug';
+      this.#options.logger[level]({ message: 'side state kept in memory', ...errorFields(error) });
       await this.#adopt(this.#snapshot);
     }
   }
@@ -427,7 +431,7 @@ export class LayoutState {
     try {
       this.#lock.tryShared(run);
     } catch (error) {
-      if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) throw error;
+      if (!isSystemError(error, 'EROFS', 'EACCES', 'EPERM', 'ENOLCK')) throw error;
       run();
     }
   }
@@ -643,22 +647,48 @@ export class LayoutState {
     return derived;
   }
 
-  async #adopt(snapshot: Snapshot): Promise<void> {
+  async #adopt({ edit, table }: Snapshot): Promise<void> {
+    if (edit === undefined) return;
+    for (const descriptor of await this.#adopted(table, edit.arrived)) table.put(descriptor, false);
+  }
+
+  /** Puts what manifests and indexes bring that have just been found here. */
+  async adopt(manifests: readonly Descriptor[]): Promise<void> {
+    const found = await this.#adopted(this.#snapshot.table, manifests);
+    if (found.length === 0) return;
+    await this.append(found.map((descriptor) => ({ type: 'put', entry: { descriptor, proven: false } })));
+  }
+
+  async #adopted(table: EntryTable, manifests: readonly Descriptor[]): Promise<readonly Descriptor[]> {
     const { extension, readBlob, hasBlob } = this.#options;
-    const { edit, table } = snapshot;
-    if (extension === undefined || edit === undefined || edit.arrived.length === 0) return;
+    if (extension === undefined || manifests.length === 0) return [];
     const found = await extension.adopt({
-      manifests: edit.arrived,
+      manifests,
       readBlob,
       hasBlob,
       lookup: (key) => table.lookup(key),
       tagged: (name) => table.tagged(name),
     });
-    for (const descriptor of found) {
-      // What another document calls something moves no name that is here.
+    // What another document calls something moves no name that is here.
+    return found.map((descriptor) => {
       const holder = table.tagged(refName(descriptor) ?? '')?.descriptor.digest ?? descriptor.digest;
-      table.put(holder === descriptor.digest ? descriptor : withoutName(descriptor), false);
-    }
+      return holder === descriptor.digest ? descriptor : withoutName(descriptor);
+    });
+  }
+
+  /** Whether the owner of the layout made this document from all entries. */
+  isDerived(bytes: Uint8Array, digest: Digest): boolean {
+    return this.#options.extension?.recognise?.(bytes, digest) !== undefined;
+  }
+}
+
+/** The file that a symbolic link leads to, so that the link stays when the file is replaced. */
+function behindLink(files: FileSystem, path: string): string {
+  try {
+    return files.realpathSync(path);
+  } catch (error) {
+    if (isSystemError(error, 'ENOENT', 'ENOTDIR')) return path;
+    throw error;
   }
 }
 
@@ -684,7 +714,11 @@ function entriesOf(
   };
 }
 
+function isLockless(error: unknown): boolean {
+  return isSystemError(error instanceof Error && isSystemError(error.cause) ? error.cause : error, 'ENOLCK');
+}
+
 function cannotWrite(error: unknown): boolean {
   const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
-  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT');
+  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ENOLCK');
 }

@@ -8,6 +8,11 @@ const SPINS = 50;
 /** Longest sleep between two tries, in ms. */
 const MAX_SLEEP = 10;
 
+/** How often a holder shows that it is not stuck, in ms. */
+const HEARTBEAT = 1000;
+/** A wait that is told of, in ms. */
+const LONG_WAIT = 2000;
+
 type Mode = 'shared' | 'exclusive';
 
 /**
@@ -24,8 +29,19 @@ export class LayoutLock {
   #waiting = 0;
   #last: Promise<void> | undefined;
 
-  /** @param timeout in ms */
-  constructor(files: FileSystem, path: string, timeout: number) {
+  readonly #onWait: (holder: string) => void;
+
+  /**
+   * @param timeout how long to wait for a holder that makes no progress, in ms
+   * @param onWait is told once of each long wait, and who holds the lock for what
+   */
+  constructor(
+    files: FileSystem,
+    path: string,
+    timeout: number,
+    onWait: (holder: string) => void = () => undefined,
+  ) {
+    this.#onWait = onWait;
     this.#files = files;
     this.#path = path;
     this.#timeout = timeout;
@@ -44,9 +60,11 @@ export class LayoutLock {
     return this.#enqueue(() =>
       this.#with('exclusive', async () => {
         if (what !== undefined) this.#sign(`process ${process.pid} (${what})`);
+        const beat = what === undefined ? undefined : this.#beat();
         try {
           return await run();
         } finally {
+          clearInterval(beat);
           if (what !== undefined) this.#sign('');
         }
       }),
@@ -93,9 +111,19 @@ export class LayoutLock {
 
   async #wait(mode: Mode): Promise<void> {
     for (let spin = 0; spin < SPINS; spin++) if (this.#take(mode)) return;
-    const deadline = Date.now() + this.#timeout;
+    const start = Date.now();
+    let progress = this.#progress();
+    let since = start;
+    let isTold = false;
     for (let sleep = 1; !this.#take(mode); sleep = Math.min(sleep * 2, MAX_SLEEP)) {
-      if (Date.now() >= deadline) throw this.#timeoutError();
+      const now = Date.now();
+      const latest = this.#progress();
+      if (latest !== progress) [progress, since] = [latest, now];
+      if (now - since >= this.#timeout) throw this.#timeoutError();
+      if (!isTold && now - start >= LONG_WAIT) {
+        isTold = true;
+        this.#onWait(this.#holder());
+      }
       // Not in step with the others who wait.
       await new Promise((resolve) => setTimeout(resolve, sleep * (0.5 + Math.random())));
     }
@@ -123,11 +151,11 @@ export class LayoutLock {
     const flags = constants.O_RDWR | constants.O_CREAT;
     let fd: number;
     try {
-      fd = this.#files.openSync(this.#path, flags, 0o644);
+      fd = this.#files.openSync(this.#path, flags, 0o666);
     } catch (error) {
       if (!isSystemError(error, 'ENOENT')) throw error;
       this.#files.mkdirSync(dirname(this.#path));
-      fd = this.#files.openSync(this.#path, flags, 0o644);
+      fd = this.#files.openSync(this.#path, flags, 0o666);
     }
     this.#ino = this.#files.fstatSync(fd).ino;
     return fd;
@@ -148,16 +176,45 @@ export class LayoutLock {
     }
   }
 
-  #timeoutError(): LayercacheError {
+  #beat(): NodeJS.Timeout {
+    return setInterval(() => {
+      this.#showProgress();
+    }, HEARTBEAT).unref();
+  }
+
+  /** A process that is stopped or stuck does not get here. */
+  #showProgress(): void {
+    try {
+      if (this.#fd !== undefined) this.#files.touchSync(this.#fd, new Date());
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+    }
+  }
+
+  /** Changes whenever a holder does something. */
+  #progress(): bigint {
+    try {
+      return this.#files.statSync(this.#path).mtimeNs;
+    } catch (error) {
+      if (isSystemError(error)) return 0n;
+      throw error;
+    }
+  }
+
+  #holder(): string {
     let holder = '';
     try {
       holder = this.#files.readFileSync(this.#path).toString().trim();
     } catch (error) {
       if (!isSystemError(error)) throw error;
     }
+    return holder === '' ? 'another process' : holder;
+  }
+
+  #timeoutError(): LayercacheError {
     return new LayercacheError(
       'LOCK_TIMEOUT',
-      `${this.#path} is held by ${holder === '' ? 'another process' : holder} for more than ${this.#timeout} ms; wait for it or stop it`,
+      `${this.#path} is held by ${this.#holder()}, which has made no progress for more than ${this.#timeout} ms; wait for it or stop it`,
     );
   }
 }

@@ -4,6 +4,7 @@ import {
   errorFields,
   LayercacheError,
   descriptorSchema,
+  isManifestMediaType,
   parseDigest,
   refName,
   silentLogger,
@@ -375,6 +376,11 @@ export class OciLayout {
     };
   }
 
+  /** Whether a writer in any process is about to put an entry for a blob. True when that cannot be found out. */
+  isPinned(digest: Digest): Promise<boolean> {
+    return this.#blobs.isPinned(parseDigest(digest));
+  }
+
   /** Bytes of all files below the folder. */
   size(): number {
     return folderSize(this.#files, this.dir);
@@ -484,6 +490,8 @@ export class OciLayout {
     const digest = parseDigest(want.digest);
     const ingested = await this.#ingest.fetch({ ...want, digest }, open, options);
     await this.#correctSize(digest, ingested.size);
+    // A blob that came for an entry which is there waits for no put: others may remove both.
+    if (ingested.fetched > 0 && this.#state.of(digest).length > 0) this.#blobs.pins.release(digest);
     return ingested;
   }
 
@@ -568,6 +576,24 @@ export class OciLayout {
       return removed.flatMap((digest) => orphans.get(digest) ?? []);
     } catch (error) {
       throw storageError(error, `remove orphans of ${this.dir}`);
+    }
+  }
+
+  /**
+   * Takes up blobs that have no entry: puts these, and what the owner of the layout reads in those that are manifests,
+   * as when another tool brings them. A document that was once derived is read, and is no entry.
+   */
+  async adopt(descriptors: readonly Descriptor[]): Promise<void> {
+    const manifests = descriptors.filter(({ mediaType }) => isManifestMediaType(mediaType));
+    const derived = new Set<Digest>();
+    for (const { digest } of manifests) {
+      if (this.#state.isDerived(await this.readBytes(digest, { touch: false }), digest)) derived.add(digest);
+    }
+    await this.put(descriptors.filter(({ digest }) => !derived.has(digest)));
+    try {
+      await this.#state.adopt(manifests);
+    } catch (error) {
+      throw storageError(error, `adopt blobs in ${this.dir}`);
     }
   }
 
@@ -698,13 +724,13 @@ async function openSpace(
   try {
     return await Space.open(files, dir, limits, lockTimeout);
   } catch (error) {
-    if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM')) return undefined;
+    if (isThere && isSystemError(error, 'EROFS', 'EACCES', 'EPERM', 'ENOLCK')) return undefined;
     throw error;
   }
 }
 
 async function createLayoutFile(files: FileSystem, temps: TempFiles, dir: string): Promise<void> {
-  const temp = await temps.create();
+  const temp = await temps.create({ target: dir });
   try {
     await writeFully(files, temp.fd, Buffer.from(layoutFileText), 0);
     await files.fsync(temp.fd);

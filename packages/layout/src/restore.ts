@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { descriptorSchema, digestAlgorithm, digestHex, digestOf, type Descriptor } from '@layercache/oci';
 import type { LayoutExtension } from './extension.js';
 import { isSystemError, writeFully, type FileSystem } from './file-system.js';
@@ -158,7 +158,7 @@ async function replace(
   path: string,
   content: string | Uint8Array,
 ): Promise<void> {
-  const temp = await temps.create();
+  const temp = await temps.create({ target: dirname(path) });
   try {
     await writeFully(files, temp.fd, Buffer.from(content), 0);
     await files.fsync(temp.fd);

@@ -48,7 +48,7 @@ export class StagedBlob {
   /** @throws LayercacheError `STORAGE` */
   static async create(context: StagedContext): Promise<StagedBlob> {
     try {
-      const temp = await context.temps.create('upload');
+      const temp = await context.temps.create({ kind: 'upload' });
       context.files.tryLock(temp.fd, 'shared');
       return new StagedBlob(context, temp);
     } catch (error) {

@@ -11,6 +11,7 @@ import {
 } from '@layercache/oci';
 import { isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { OciLayout } from './oci-layout.js';
+import { isTempName } from './temp-files.js';
 
 /** A file below `blobs/`. */
 export interface StoredBlob {
@@ -29,6 +30,7 @@ export async function* storedBlobs(
 ): AsyncGenerator<StoredBlob> {
   for (const algorithm of await names(files, join(dir, 'blobs'))) {
     for (const hex of await names(files, join(dir, 'blobs', algorithm))) {
+      if (isTempName(hex)) continue;
       const digest = `${algorithm}:${hex}`;
       const path = join(dir, 'blobs', algorithm, hex);
       if (!isDigest(digest)) {

@@ -16,20 +16,37 @@ export interface PartialFile {
   readonly usedAt: Date;
 }
 
+/** How the name of a file begins that is written beside its place, because that is on another disk. */
+const BESIDE = '.layercache-';
+
+export function isTempName(name: string): boolean {
+  return name.startsWith(BESIDE) && name.endsWith('.tmp');
+}
+
 /** The folder `.layercache/ingest`: what is being written, before it is renamed to where it belongs. */
 export class TempFiles {
   readonly #files: FileSystem;
   readonly dir: string;
+  readonly #layoutDir: string;
 
   constructor(files: FileSystem, layoutDir: string) {
     this.#files = files;
+    this.#layoutDir = layoutDir;
     this.dir = join(layoutDir, '.layercache', 'ingest');
   }
 
-  /** @param kind `upload`: bytes whose digest is named after the last of them */
-  async create(kind: 'tmp' | 'upload' = 'tmp'): Promise<Temp> {
+  /**
+   * @param options.target the folder into which the file will be renamed, which may be on another disk
+   * @param options.kind `upload`: bytes whose digest is named after the last of them
+   */
+  async create(
+    options: { readonly target?: string | undefined; readonly kind?: 'tmp' | 'upload' } = {},
+  ): Promise<Temp> {
+    const { target, kind = 'tmp' } = options;
+    const isElsewhere = target !== undefined && this.#isOnAnotherDisk(target);
+    const place = isElsewhere ? join(target, BESIDE) : join(this.dir, '/');
     for (;;) {
-      const path = join(this.dir, `${randomBytes(12).toString('hex')}.${kind}`);
+      const path = `${place}${randomBytes(12).toString('hex')}.${kind}`;
       const fd = await this.#openNew(path);
       let held = false;
       try {
@@ -47,15 +64,29 @@ export class TempFiles {
     await this.#files.close(temp.fd);
   }
 
-  /** Removes the files of dead writers. Partial downloads stay. Returns how many files went. */
+  #isOnAnotherDisk(folder: string): boolean {
+    try {
+      this.#files.mkdirSync(this.dir);
+      return this.#files.statSync(folder).dev !== this.#files.statSync(this.dir).dev;
+    } catch (error) {
+      if (isSystemError(error)) return false;
+      throw error;
+    }
+  }
+
+  /** Removes what dead writers left behind. Partial downloads stay. Returns how many files went. */
   sweep(): number {
     let count = 0;
-    for (const name of this.names()) {
-      if (!name.endsWith('.tmp') && !name.endsWith('.upload')) continue;
-      const removed = this.#unlessLocked(name, (path) => {
-        this.#files.unlinkSync(path);
-      });
-      if (removed) count++;
+    const remove = (path: string): void => {
+      this.#files.unlinkSync(path);
+    };
+    for (const name of this.names())
+      if (/\.(?:tmp|upload)$/.test(name) && this.#unlessLocked(join(this.dir, name), remove)) count++;
+    const others = ['.', 'blobs/sha256', 'blobs/sha512'].map((name) => join(this.#layoutDir, name));
+    for (const folder of others.filter((one) => this.#isOnAnotherDisk(one))) {
+      for (const name of this.#list(folder)) {
+        if (isTempName(name) && this.#unlessLocked(join(folder, name), remove)) count++;
+      }
     }
     return count;
   }
@@ -72,7 +103,7 @@ export class TempFiles {
     for (const name of this.names()) {
       if (!name.endsWith('.upload')) continue;
       this.#unlessLocked(
-        name,
+        join(this.dir, name),
         (_path, fd) => uploads.push({ name, usedAt: Number(this.#files.fstatSync(fd).mtimeNs / 1_000_000n) }),
         'shared',
       );
@@ -81,7 +112,7 @@ export class TempFiles {
     for (const { name, usedAt } of uploads) {
       if (Date.now() - usedAt < idle) return false;
       const removed = this.#unlessLocked(
-        name,
+        join(this.dir, name),
         (path) => {
           this.#files.unlinkSync(path);
         },
@@ -93,11 +124,10 @@ export class TempFiles {
   }
 
   #unlessLocked(
-    name: string,
+    path: string,
     run: (path: string, fd: number) => void,
     mode: 'shared' | 'exclusive' = 'exclusive',
   ): boolean {
-    const path = join(this.dir, name);
     try {
       const fd = this.#files.openSync(path, 'r+');
       try {
@@ -118,7 +148,7 @@ export class TempFiles {
     const found: PartialFile[] = [];
     for (const name of this.names()) {
       if (!name.endsWith('.partial')) continue;
-      this.#unlessLocked(name, (_path, fd) => {
+      this.#unlessLocked(join(this.dir, name), (_path, fd) => {
         const { size, mtimeNs } = this.#files.fstatSync(fd);
         found.push({ name, size: Number(size), usedAt: new Date(Number(mtimeNs / 1_000_000n)) });
       });
@@ -128,15 +158,19 @@ export class TempFiles {
 
   /** False when someone goes on with it, or it is gone. */
   removePartial(name: string): boolean {
-    return this.#unlessLocked(basename(name), (path) => {
+    return this.#unlessLocked(join(this.dir, basename(name)), (path) => {
       this.#files.unlinkSync(path);
     });
   }
 
   /** Everything in the folder. */
   names(): string[] {
+    return this.#list(this.dir);
+  }
+
+  #list(folder: string): string[] {
     try {
-      return this.#files.readdirSync(this.dir);
+      return this.#files.readdirSync(folder);
     } catch (error) {
       if (isSystemError(error, 'ENOENT')) return [];
       throw error;
@@ -145,11 +179,11 @@ export class TempFiles {
 
   async #openNew(path: string): Promise<number> {
     try {
-      return await this.#files.open(path, 'wx+', 0o644);
+      return await this.#files.open(path, 'wx+', 0o666);
     } catch (error) {
       if (!isSystemError(error, 'ENOENT')) throw error;
       await this.#files.mkdir(this.dir);
-      return this.#files.open(path, 'wx+', 0o644);
+      return this.#files.open(path, 'wx+', 0o666);
     }
   }
 

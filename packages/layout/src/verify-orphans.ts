@@ -37,14 +37,15 @@ export async function checkOrphans(
     throwIfAborted(signal);
     checked++;
     const isDerived = derived.has(digest);
-    const young = Date.now() - usedAt.getTime() < grace;
+    // A repair adopts what nobody is writing, and that harms no one, however young it is.
+    const young = Date.now() - usedAt.getTime() < grace && !(repair && !(await layout.isPinned(digest)));
     const named = layout.lookup(digest).some((entry) => entry.descriptor.digest === digest);
     if (named || check.known.has(digest) || (young && !isDerived)) continue;
     const state = await checkBytes(check, digest, isDerived);
     if (state === 'whole' && !isDerived) orphans.push(blob);
     if (state === 'dropped') derivedLost ||= isDerived;
   }
-  if (repair && orphans.length > 0) await layout.put(await describeOrphans(layout, orphans));
+  if (repair && orphans.length > 0) await layout.adopt(await describeOrphans(layout, orphans));
   for (const { digest } of orphans) {
     const message = `blob ${digest} has no entry`;
     report({ step: 'orphans', kind: 'orphaned', digest, message, repaired: repair });

@@ -73,7 +73,10 @@ export interface VerifyOptions {
   readonly derived?: (layout: OciLayout) => Promise<ReadonlySet<Digest>>;
   /** Brings a blob back from where it came from. False, or an error: it cannot be had. */
   readonly refetch?: (descriptor: Descriptor) => Promise<boolean>;
-  /** Blobs without an entry that are younger are left to whoever is writing them, in ms. Default: an hour. */
+  /**
+   * Blobs without an entry that are younger are not reported, as someone may be writing them, in ms. Default: an hour. A
+   * repair adopts them all the same, unless a writer pins them.
+   */
   readonly grace?: number;
   readonly files?: FileSystem;
 }

@@ -11,6 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { expect } from 'chai';
 import {
   Annotation,
@@ -167,6 +168,23 @@ describe('the lock', () => {
       await waiting.put(layerPair(1).gzip);
       holder.close();
       expect(layout.lookup(layerPair(1).gzip.digest)).to.have.length(1);
+    });
+  });
+
+  it('is waited for as long as its holder makes progress, and a long wait is told of', async () => {
+    await inScratch(async (dir) => {
+      const told: string[] = [];
+      const holder = new LayoutLock(nodeFileSystem, join(dir, 'lock'), 30);
+      const waiting = new LayoutLock(nodeFileSystem, join(dir, 'lock'), 1500, (text) => told.push(text));
+      const held = holder.exclusive(
+        'a long commit',
+        () => new Promise((resolve) => setTimeout(resolve, 2600)),
+      );
+      expect(await waiting.exclusive('another', () => Promise.resolve('got it'))).to.equal('got it');
+      expect(told).to.deep.equal([`process ${process.pid} (a long commit)`]);
+      await held;
+      holder.close();
+      waiting.close();
     });
   });
 
@@ -459,6 +477,18 @@ describe('removing', () => {
       expect(layout.lookup(digest)).to.have.length(1);
       expect(await layout.remove(digest)).to.equal(true);
       expect(await layout.has(digest)).to.equal(false);
+    });
+  });
+
+  it('takes a blob that another process brought for an entry that was there', async () => {
+    await inLayout(async (layout, dir) => {
+      await using other = await OciLayout.open(dir);
+      const bytes = Buffer.from('comes later');
+      await layout.put(blobOf(bytes));
+      const body = Readable.from([bytes]);
+      await layout.ingest({ digest: digestOf(bytes) }, () => Promise.resolve({ offset: 0, body }));
+      expect(await other.remove(digestOf(bytes))).to.equal(true);
+      expect(await layout.has(digestOf(bytes))).to.equal(false);
     });
   });
 

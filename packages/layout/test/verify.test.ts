@@ -1,4 +1,5 @@
 import {
+  mkdirSync,
   readFileSync,
   readdirSync,
   truncateSync,
@@ -22,7 +23,14 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import { OciLayout, nodeFileSystem, verify, type FileSystem, type VerifyReport } from '../src/index.js';
+import {
+  OciLayout,
+  nodeFileSystem,
+  verify,
+  type FileSystem,
+  type LayoutExtension,
+  type VerifyReport,
+} from '../src/index.js';
 import { blobOf, digestNumber, failure, inLayout, inScratch } from './scratch.js';
 
 const nothing = { corrupted: 0, missing: 0, invalid: 0, orphaned: 0, unreadable: 0 };
@@ -271,6 +279,46 @@ describe('verifying a layout', () => {
         );
       }
     });
+  });
+
+  it('adopts young blobs at once, with what they bring, unless a writer pins them', async () => {
+    const [config, manifest, pinned] = ['config', 'manifest', 'pinned'].map((text) => Buffer.from(text));
+    const names = { [Annotation.refName]: 'app:1' };
+    const document = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: MediaType.index,
+        manifests: [blobOf(manifest!, MediaType.manifest)],
+      }),
+    );
+    const extension: LayoutExtension = {
+      recognise: (bytes) =>
+        Buffer.compare(bytes, document) === 0 ? blobOf(document, MediaType.index) : undefined,
+      adopt: (context) =>
+        Promise.resolve(
+          context.manifests.some((one) => one.digest === digestOf(document))
+            ? [{ ...blobOf(manifest!, MediaType.manifest), annotations: names }]
+            : [],
+        ),
+      derive: () => Promise.resolve({ put: [], drop: [], unlink: [] }),
+    };
+    await inLayout(
+      async (layout, dir) => {
+        for (const bytes of [config!, manifest!, document]) {
+          mkdirSync(join(dir, 'blobs/sha256'), { recursive: true });
+          writeFileSync(layout.blobPath(digestOf(bytes)), bytes);
+        }
+        await using writer = await OciLayout.open(dir);
+        await writer.write(pinned!);
+        expect((await verify(layout)).problems).to.deep.equal([]);
+        await verify(layout, { repair: true });
+        expect(layout.lookup(digestOf(config!))).to.have.length(1);
+        expect(layout.lookupTag('app:1')?.descriptor.digest).to.equal(digestOf(manifest!));
+        // What was derived from entries is read, and is no entry; what is being written is left alone.
+        for (const bytes of [document, pinned!]) expect(layout.lookup(digestOf(bytes))).to.deep.equal([]);
+      },
+      { extension },
+    );
   });
 
   it('loses nothing when the side state is deleted: what was not committed is adopted', async () => {

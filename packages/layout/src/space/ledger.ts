@@ -43,7 +43,7 @@ export class Ledger {
     this.#dir = join(layoutDir, '.layercache', 'space');
     files.mkdirSync(this.#dir);
     this.#lock = new LayoutLock(files, join(this.#dir, 'lock'), lockTimeout);
-    this.#fd = files.openSync(join(this.#dir, 'ledger'), constants.O_RDWR | constants.O_CREAT, 0o644);
+    this.#fd = files.openSync(join(this.#dir, 'ledger'), constants.O_RDWR | constants.O_CREAT, 0o666);
   }
 
   /** The first of a layout's handles counts its files; others take over what is counted. */
@@ -208,7 +208,7 @@ export class Ledger {
 
   #lockSlot(slot: number): number | undefined {
     const flags = constants.O_RDWR | constants.O_CREAT;
-    const fd = this.#files.openSync(join(this.#dir, String(slot)), flags, 0o644);
+    const fd = this.#files.openSync(join(this.#dir, String(slot)), flags, 0o666);
     if (this.#files.tryLock(fd, 'exclusive')) return fd;
     this.#files.closeSync(fd);
     return undefined;
