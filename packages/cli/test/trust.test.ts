@@ -50,7 +50,7 @@ describe('what a shared cache says', function () {
   it('is said on stderr in one line when an image is handed out by a claimed name', async () => {
     const line = /^warn: registry\.invalid\/app:1 is a claimed name: .*$/m;
     for (const args of [
-      ['cat', 'registry.invalid/app:1', '/one/data'],
+      ['cat', 'registry.invalid/app:1', '/app/node_modules/one/data'],
       ['export', 'registry.invalid/app:1', '--to', `oci:${bench.dir}/out`],
     ]) {
       const run = await inOther(...args);
@@ -68,8 +68,8 @@ describe('what a shared cache says', function () {
     const claimed = await lazy('files', name);
     expect(claimed.stderr.match(/^warn: claimed: /gm)).to.have.length(1);
     const files = JSON.parse((await lazy('--json', 'files', name)).stdout.toString()) as ListedFile[];
-    expect(files.find(({ path }) => path === '/one/data')?.claimed).to.equal(true);
-    expect((await lazy('cat', name, '/two/data')).stderr).to.contain('warn: claimed: ');
+    expect(files.find(({ path }) => path === '/app/node_modules/one/data')?.claimed).to.equal(true);
+    expect((await lazy('cat', name, '/app/node_modules/two/data')).stderr).to.contain('warn: claimed: ');
     for (const { descriptor } of image.layers)
       expect((await lazy('get', descriptor.digest)).code).to.equal(0);
     const proven = await lazy('--json', 'files', name);
@@ -77,7 +77,7 @@ describe('what a shared cache says', function () {
     expect((JSON.parse(proven.stdout.toString()) as ListedFile[]).some((file) => 'claimed' in file)).to.equal(
       false,
     );
-    expect(proven.stdout.toString()).to.contain('/one/data');
+    expect(proven.stdout.toString()).to.contain('/app/node_modules/one/data');
   });
 
   it('does not change what a name means here: pull says both, and exits 0', async () => {
