@@ -17,14 +17,13 @@ import { SOCI_INDEX_TYPE } from '../indexes/soci-index.js';
 import { indexedLayer } from '../indexes/stored-index.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../images/manifest.js';
 import {
-  cachedImages,
   decodeCacheIndex,
   decodeImageShard,
   decodeShard,
   encodeCacheIndex,
   shardBlobs,
-  travellingEntries,
 } from './cache-index.js';
+import { cachedImages, travellingEntries } from './travelling.js';
 import { withRevision } from './shared-state.js';
 import { CACHE_TAG } from '../entries/names.js';
 

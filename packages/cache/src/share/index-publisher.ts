@@ -3,7 +3,8 @@ import type { CacheIndex } from './cache-index.js';
 import type { Clock } from './clock.js';
 import { isRefused, type PendingTags } from './pending-tags.js';
 import { pushManifest, saysUnknown } from './push-manifest.js';
-import type { CacheLocation, PendingIndex, ReadIndex, RemoteCache } from './remote-cache.js';
+import type { CacheLocation, PendingIndex, RemoteCache } from './remote-cache.js';
+import type { ReadIndex } from './index-reader.js';
 import { contains, stateOf, type SharedState } from './shared-state.js';
 import { watchedTag } from './watched-tag.js';
 

@@ -1,7 +1,7 @@
 import { Annotation, refName, withAnnotations, type Descriptor, type Digest } from '@layercache/oci';
 import type { Entry, OciLayout } from '@layercache/layout';
 import { withOrigin, type BlobOrigin } from '../entries/origins.js';
-import { uniteDescriptors, uniteImages } from './cache-index.js';
+import { uniteDescriptors, uniteImages } from './travelling.js';
 import { joinDescriptors, revisionOf, stateOf, textOf, withRevision } from './shared-state.js';
 
 /**

@@ -135,8 +135,10 @@ export class CachePusher {
     if (remote !== undefined) {
       this.#sender.remember(remote);
       for (const part of remote.lost) this.#lost.set(part.digest, part);
-      const theirs = new Set(remote.entries.map((entry) => entry.digest));
-      this.#listed = ours.filter(({ descriptor }) => theirs.has(descriptor.digest)).length;
+      if (this.#published === undefined) {
+        const theirs = new Set(remote.entries.map((entry) => entry.digest));
+        this.#listed = ours.filter(({ descriptor }) => theirs.has(descriptor.digest)).length;
+      }
     }
     const images = await this.#sender.sendable(selected.images);
     const kept = await this.#kept(remote, selected);

@@ -1,5 +1,4 @@
 import {
-  isIndexMediaType,
   isLayercacheError,
   LayercacheError,
   type Descriptor,
@@ -11,17 +10,16 @@ import type { BlobOrigin } from '../entries/origins.js';
 import {
   decodeCacheIndex,
   decodeImageShard,
-  decodeShard,
   encodeCacheIndex,
   type CacheDocument,
   type CacheIndex,
-  type DecodedCacheIndex,
 } from './cache-index.js';
 import { eachOf } from './each.js';
+import { IndexReader, type ReadIndex } from './index-reader.js';
 import { PendingTags } from './pending-tags.js';
 import type { RemoteMemory } from './remote-memory.js';
 import { listsOf, stateOf, type SharedLists } from './shared-state.js';
-import { skippedPart, type SkippedPart } from './skipped-part.js';
+import type { SkippedPart } from './skipped-part.js';
 
 /** Where a whole cache is kept: one tag of one repository. */
 export interface CacheLocation {
@@ -31,21 +29,6 @@ export interface CacheLocation {
   /** As people write it: `registry.example/team/cache:main`. */
   readonly name: string;
   readonly origin: BlobOrigin;
-}
-
-interface ReadShard extends CacheDocument {
-  readonly config: Descriptor;
-  readonly entries: readonly Descriptor[];
-}
-
-/** One cache index in a registry, and what its shards list. */
-export interface ReadIndex extends CacheDocument, SharedLists {
-  /** Those that could be read: of entries and of images. */
-  readonly shards: readonly CacheDocument[];
-  /** The configs of the shards. */
-  readonly configs: readonly Descriptor[];
-  /** Shards that the registry does not have any more, or that are not what they should be. */
-  readonly lost: readonly SkippedPart[];
 }
 
 /** A cache index that was pushed and that the one under the tag may not contain yet. */
@@ -83,15 +66,14 @@ export class RemoteCacheReader {
   readonly #location: CacheLocation;
   readonly #memory: RemoteMemory;
   readonly #logger: Logger;
-  readonly #shards = new Map<Digest, ReadShard>();
-  readonly #imageShards = new Map<Digest, CacheDocument & { readonly images: readonly Descriptor[] }>();
-  readonly #indexes = new Map<Digest, ReadIndex>();
+  readonly #reader: IndexReader;
   #hasReadMain = false;
 
   constructor(location: CacheLocation, memory: RemoteMemory, logger: Logger) {
     this.#location = location;
     this.#memory = memory;
     this.#logger = logger;
+    this.#reader = new IndexReader(location, memory);
     this.pendingTags = new PendingTags(location, logger);
   }
 
@@ -105,7 +87,7 @@ export class RemoteCacheReader {
     const others: ReadIndex[] = [];
     for (const digest of overwritten) {
       const found = await this.#fetch(digest, signal);
-      const index = found === undefined ? undefined : await this.#index(found, signal);
+      const index = found === undefined ? undefined : await this.#reader.read(found, signal);
       if (index !== undefined) others.push(index);
     }
     const all = [...(main === undefined ? [] : [main]), ...pending.map(({ index }) => index), ...others];
@@ -148,16 +130,7 @@ export class RemoteCacheReader {
 
   /** Takes note of a cache index that is going to be pushed, so that it is not fetched. */
   know(index: CacheIndex): void {
-    const { descriptor, bytes, shards, imageShards, images } = index;
-    this.#indexes.set(descriptor.digest, {
-      descriptor,
-      bytes,
-      shards: [...shards, ...imageShards],
-      configs: shards.map(({ config }) => config.descriptor),
-      entries: shards.flatMap(({ entries }) => entries),
-      images,
-      lost: [],
-    });
+    this.#reader.know(index);
   }
 
   /**
@@ -176,13 +149,13 @@ export class RemoteCacheReader {
     const { registry, repository, tag, name } = this.#location;
     if (this.#hasReadMain) {
       const digest = await orNotFound(registry.resolve(repository, tag, { signal }));
-      const known = digest === undefined ? undefined : this.#indexes.get(digest.digest);
+      const known = digest === undefined ? undefined : this.#reader.known.get(digest.digest);
       if (digest === undefined || known !== undefined) return known;
     }
     this.#hasReadMain = true;
     const found = await this.#fetch(tag, signal);
     if (found === undefined) return undefined;
-    const index = await this.#index(found, signal);
+    const index = await this.#reader.read(found, signal);
     if (index === undefined) {
       throw new LayercacheError(
         'DOCUMENT_INVALID',
@@ -221,12 +194,13 @@ export class RemoteCacheReader {
 
   /** What a pending tag stands for; `other` when it is no cache index, or not that of its name. */
   async #tagged(tag: string, signal: AbortSignal | undefined): Promise<ReadIndex | 'other' | undefined> {
-    for (const [digest, index] of this.#indexes) if (this.pendingTags.nameOf(digest) === tag) return index;
+    for (const [digest, index] of this.#reader.known)
+      if (this.pendingTags.nameOf(digest) === tag) return index;
     const found = await this.#fetch(tag, signal);
     if (found === undefined) return undefined;
     if (this.pendingTags.nameOf(found.descriptor.digest) !== tag) return 'other';
     try {
-      return (await this.#index(found, signal)) ?? 'other';
+      return (await this.#reader.read(found, signal)) ?? 'other';
     } catch (error) {
       if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
       this.#logger.warn({ message: 'pending tag is not a cache', tag, error: error.message });
@@ -237,81 +211,6 @@ export class RemoteCacheReader {
   #fetch(reference: string, signal: AbortSignal | undefined): Promise<FetchedManifest | undefined> {
     const { registry, repository } = this.#location;
     return orNotFound(registry.fetchManifest(repository, reference, { signal }));
-  }
-
-  async #index(found: FetchedManifest, signal: AbortSignal | undefined): Promise<ReadIndex | undefined> {
-    const { descriptor, bytes } = found;
-    const known = this.#indexes.get(descriptor.digest);
-    if (known !== undefined) return known;
-    const decoded = isIndexMediaType(descriptor.mediaType)
-      ? decodeCacheIndex(bytes, `cache index ${this.#location.name}`)
-      : undefined;
-    if (decoded === undefined) return undefined;
-    const index = { descriptor, bytes, ...(await this.#listed(decoded, signal)) };
-    // What a registry has lost may be sent again.
-    if (index.lost.length === 0) this.#indexes.set(descriptor.digest, index);
-    return index;
-  }
-
-  async #listed(
-    decoded: DecodedCacheIndex,
-    signal: AbortSignal | undefined,
-  ): Promise<Omit<ReadIndex, keyof CacheDocument>> {
-    const lost: SkippedPart[] = [];
-    const read = async <T>(
-      shards: readonly Descriptor[],
-      one: (shard: Descriptor) => Promise<T>,
-    ): Promise<T[]> => {
-      const found = new Map<Digest, T>();
-      await eachOf(shards, { concurrency: CONCURRENCY, signal }, async (shard) => {
-        try {
-          found.set(shard.digest, await one(shard));
-        } catch (error) {
-          lost.push(skippedPart(shard, error));
-        }
-      });
-      return shards.flatMap(({ digest }) => found.get(digest) ?? []);
-    };
-    const shards = await read(decoded.shards, (shard) => this.#shard(shard, signal));
-    const imageShards = await read(decoded.imageShards, (shard) => this.#imageShard(shard, signal));
-    return {
-      shards: [...shards, ...imageShards],
-      configs: shards.map((shard) => shard.config),
-      entries: shards.flatMap((shard) => shard.entries),
-      images: [...decoded.images, ...imageShards.flatMap((shard) => shard.images)],
-      lost,
-    };
-  }
-
-  async #shard(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<ReadShard> {
-    const { digest } = descriptor;
-    const before = this.#shards.get(digest);
-    if (before !== undefined) return before;
-    const bytes = await this.#document(digest, signal);
-    const what = `cache manifest ${digest} of ${this.#location.name}`;
-    const shard = { descriptor, bytes, ...decodeShard(bytes, what) };
-    this.#shards.set(digest, shard);
-    return shard;
-  }
-
-  async #imageShard(
-    descriptor: Descriptor,
-    signal: AbortSignal | undefined,
-  ): Promise<CacheDocument & { readonly images: readonly Descriptor[] }> {
-    const { digest } = descriptor;
-    const before = this.#imageShards.get(digest);
-    if (before !== undefined) return before;
-    const bytes = await this.#document(digest, signal);
-    const images = decodeImageShard(bytes, `images ${digest} of ${this.#location.name}`);
-    const shard = { descriptor, bytes, images };
-    this.#imageShards.set(digest, shard);
-    return shard;
-  }
-
-  async #document(digest: Digest, signal: AbortSignal | undefined): Promise<Uint8Array> {
-    const { registry, repository, name } = this.#location;
-    const known = await this.#memory.shard(name, digest);
-    return known ?? (await registry.fetchManifest(repository, digest, { signal })).bytes;
   }
 }
 

@@ -1,6 +1,7 @@
 import {
   LayercacheError,
   MAX_MANIFEST_SIZE,
+  digestAlgorithm,
   isLayercacheError,
   refName,
   type Descriptor,
@@ -261,6 +262,12 @@ export class CacheSender {
   async #sendImage(image: Descriptor): Promise<void> {
     if (this.#there.has(image.digest)) return;
     const { layout, parts, location } = this.#context;
+    if (digestAlgorithm(image.digest) !== 'sha256') {
+      throw new LayercacheError(
+        'UNSUPPORTED',
+        `manifest ${image.digest} is not pushed: registries store a manifest by its sha256 digest, and an index that lists this one by another would lead nowhere`,
+      );
+    }
     for (const child of (await parts.of(image)).manifests) await this.#sendImage(child);
     const bytes = await layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
     const { signal } = this.#options;

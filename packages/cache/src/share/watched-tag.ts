@@ -10,7 +10,7 @@ export interface WatchOptions {
 /** Milliseconds between two looks at the tag. Most writes are faster and need none. */
 const INTERVAL = 100;
 /** Looks that were not answered yet. */
-const MAX_LOOKS = 64;
+const MAX_LOOKS = 8;
 
 /**
  * What a tag named while a write of it was under way: the write may have put an end to that, and only this writer can
