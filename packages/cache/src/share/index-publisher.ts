@@ -74,8 +74,13 @@ export class IndexPublisher {
     options: PublishOptions,
   ): Promise<boolean> {
     if (!this.#isAlone) this.#isAlone = await this.#mustBeAlone(index, remote, options);
-    if (this.#isAlone) return this.#publishAlone(index, remote, options);
     const tag = this.#context.pendingTags.nameOf(index.descriptor.digest);
+    if (this.#isAlone) {
+      const isDone = await this.#publishAlone(index, remote, options);
+      if (isDone && options.removes && remote !== undefined)
+        await this.#removeOthers(index, tag, remote, options);
+      return isDone;
+    }
     const isMain = remote?.main?.descriptor.digest === index.descriptor.digest;
     if (remote?.pending.some((pending) => pending.tag === tag) === true) {
       this.#hasBeenSeen = true;
@@ -85,7 +90,7 @@ export class IndexPublisher {
       }
     } else if (!(await this.#putPending(index, tag, options))) {
       this.#isAlone = true;
-      return this.#publishAlone(index, remote, options);
+      return this.publish(index, remote, options);
     }
     if (!isMain) {
       this.#isUnsettled = true;
@@ -155,20 +160,13 @@ export class IndexPublisher {
   async #publishAlone(
     index: CacheIndex,
     remote: RemoteCache | undefined,
-    { looked, removes, signal }: PublishOptions,
+    { looked, signal }: PublishOptions,
   ): Promise<boolean> {
     const { clock, location } = this.#context;
     const before = remote?.main?.descriptor.digest;
     const after = index.descriptor.digest;
     if (before === after) {
       if (this.#isUnsettled && !(await this.#settles(after, signal))) return false;
-      if (removes && remote !== undefined) {
-        await this.#removeOthers(index, this.#context.pendingTags.nameOf(after), remote, {
-          looked,
-          removes,
-          signal,
-        });
-      }
       return true;
     }
     let seen = looked;
