@@ -24,6 +24,7 @@ export {
   CACHE_ARTIFACT_TYPE,
   CACHE_CONFIG_TYPE,
   decodeCacheIndex,
+  decodeImageShard,
   decodeShard,
   encodeCacheIndex,
   type CacheDocument,

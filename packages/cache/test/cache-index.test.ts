@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { Annotation, MediaType, digestOf, type Descriptor } from '@layercache/oci';
 import { decodeCacheIndex, decodeShard, encodeCacheIndex } from '../src/index.js';
-import { travellingEntries, uniteEntries } from '../src/share/cache-index.js';
+import { travellingEntries, uniteEntries } from '../src/share/travelling.js';
 
 const gzip = (seed: string | number): Descriptor => ({
   mediaType: MediaType.layerGzip,

@@ -43,7 +43,7 @@ describe('a lazily pulled cache', () => {
     const result = await cache.pull(TARGET, { lazy: true });
     expect(result.received).to.deep.equal({ blobs: 0, bytes: 0 });
     expect(result.remote).to.equal(3);
-    expect([...registry.asked.keys()]).to.deep.equal(['fetchManifest', 'resolve']);
+    expect([...registry.asked.keys()]).to.deep.equal(['fetchManifest', 'tags', 'resolve']);
     expect(await bytesOf(cache.layer(one.diffID).uncompressed())).to.deep.equal(one.tar);
     expect(registry.asked.get('fetchBlob')).to.equal(1);
     expect(await bytesOf(cache.layer(two.descriptor.digest).compressed())).to.deep.equal(two.bytes);
@@ -151,7 +151,7 @@ describe('a lazily pulled cache', () => {
     registry.asked.clear();
     const result = await cache.push(TARGET);
     expect(result.sent.blobs).to.equal(0);
-    expect(Object.fromEntries(registry.asked)).to.deep.equal({ fetchManifest: 1 });
+    expect(Object.fromEntries(registry.asked)).to.deep.equal({ fetchManifest: 1, tags: 1 });
   });
 
   it('becomes whole by a pull, which fetches what is missing and nothing else', async () => {

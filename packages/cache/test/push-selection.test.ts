@@ -128,7 +128,7 @@ describe('a push of part of a cache', () => {
     const { cache, registry } = await someCache();
     registry.asked.clear();
     const dry = await cache.push(TARGET, { dryRun: true });
-    expect([...registry.asked.keys()].sort()).to.deep.equal(['blobSize', 'fetchManifest']);
+    expect([...registry.asked.keys()].sort()).to.deep.equal(['blobSize', 'fetchManifest', 'tags']);
     const real = await cache.push(TARGET);
     expect(dry.digest).to.equal(real.digest);
     expect(dry.sent.blobs).to.equal(real.sent.blobs + real.mounted);

@@ -45,7 +45,7 @@ describe('a cache with a remote', () => {
     const missing = Array.from({ length: 20 }, (_, n) => digestOf(`nobody has ${n}`));
     await Promise.all(missing.map((digest) => failure('NOT_FOUND', () => cache.find(digest))));
     for (const digest of missing) await failure('NOT_FOUND', () => cache.blob(digest));
-    expect(Object.fromEntries(registry.asked)).to.deep.equal({ fetchManifest: 2 });
+    expect(Object.fromEntries(registry.asked)).to.deep.equal({ fetchManifest: 2, tags: 1 });
   });
 
   it('serves, as a registry, a layer by a diffID that only the remote knows', async () => {

@@ -16,6 +16,8 @@ export const Annotation = {
   /** On the entry of an image: `claimed` while its name is only what a shared cache says. It does not travel. */
   nameState: 'dev.layercache.name',
   containerdName: 'io.containerd.image.name',
+  /** On an entry or image of a shared cache: how often what it says was replaced, in decimal. It stays there. */
+  revision: 'dev.layercache.revision',
   /** On a layer index (SOCI zTOC): the digest of the layer it describes, in the form that it describes. */
   sociLayerDigest: 'com.amazon.soci.image-layer-digest',
   /** On a layer index: how many entries the tar has, in decimal. */

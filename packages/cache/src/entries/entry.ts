@@ -79,7 +79,7 @@ function platformOf(platform: Platform): Platform {
 }
 
 /** Compressed counterparts of one tar that a shared cache may claim. More are not believed. */
-const MAX_CLAIMED_DIGESTS = 64;
+export const MAX_CLAIMED_DIGESTS = 64;
 
 /**
  * What of an entry travels in the shards of a shared cache, and what is taken from one: claims about pairs and layer

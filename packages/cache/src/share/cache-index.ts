@@ -1,25 +1,26 @@
+import { createHash } from 'node:crypto';
 import {
   Annotation,
   MediaType,
-  claimedDigests,
-  claimedDiffID,
   digestHex,
   digestOf,
+  isIndexMediaType,
   isManifestMediaType,
-  layerForm,
   refName,
   parseImageIndex,
   parseImageManifest,
-  withAnnotations,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
 import { entryOf, sharedEntry, sharedImage } from '../entries/entry.js';
 import { CACHE_TAG, isUsableName } from '../entries/names.js';
+import { uniteImages } from './travelling.js';
+import { revisionOf, textOf, withRevision } from './shared-state.js';
 
 /**
  * The format in which a whole cache is one OCI object (docs/format.md, "The cache index"): an image index of
- * cache manifests ("shards"), whose `layers` are the entries, and of the manifests of the images. Pure functions.
+ * cache manifests ("shards"), whose `layers` are the entries, and of the manifests of the images, or where these are
+ * many, of image indexes ("image shards") that list them. Pure functions.
  */
 
 export const CACHE_ARTIFACT_TYPE = 'application/vnd.layercache.cache.v1';
@@ -27,6 +28,8 @@ export const CACHE_CONFIG_TYPE = 'application/vnd.layercache.cache.config.v1+jso
 
 /** On a shard's descriptor: the leading bits that the digests in it share, as `0` and `1`; empty for all. */
 const SHARD_ANNOTATION = 'dev.layercache.shard';
+/** On an image shard's descriptor: the leading bits of the hashes of the names in it, as `0` and `1`. */
+const IMAGE_SHARD_ANNOTATION = 'dev.layercache.images';
 /** On the cache index's entry in index.json: how many entries its shards list. */
 export const COUNT_ANNOTATION = 'dev.layercache.entries';
 
@@ -48,70 +51,10 @@ export interface Shard extends CacheDocument {
 
 export interface CacheIndex extends CacheDocument {
   readonly shards: readonly Shard[];
+  /** Image indexes that list the images; none where the cache index lists them itself. */
+  readonly imageShards: readonly CacheDocument[];
   /** Manifests of cached images, named where they have a name. */
   readonly images: readonly Descriptor[];
-}
-
-/**
- * Which entries travel in shards. Manifests travel as children of the cache index, and image configs with
- * them; a tar that was proven to be what a compressed form here holds stays home, because it can be derived.
- */
-export function travellingEntries(
-  entries: readonly Descriptor[],
-  proven: ReadonlySet<Digest>,
-  withUncompressed = false,
-): Descriptor[] {
-  const derivable = new Set<Digest>();
-  if (!withUncompressed) {
-    for (const entry of entries) {
-      // What a claim says could keep a blob of somebody else from being shared.
-      if (!proven.has(entry.digest)) continue;
-      const form = layerForm(entry.mediaType);
-      // A layer index has a diffID, too, and nothing is derived from it.
-      const diffID = form === undefined || form === 'tar' ? undefined : claimedDiffID(entry);
-      if (diffID !== undefined) derivable.add(diffID);
-    }
-  }
-  const travelling = entries.filter(
-    (entry) =>
-      !isManifestMediaType(entry.mediaType) &&
-      !isImageConfigType(entry.mediaType) &&
-      !(layerForm(entry.mediaType) === 'tar' && derivable.has(entry.digest)),
-  );
-  return uniteEntries(travelling.map(sharedEntry));
-}
-
-function isImageConfigType(mediaType: string): boolean {
-  return mediaType === MediaType.config || mediaType === MediaType.dockerConfig;
-}
-
-/** The images of a cache: every manifest but the cache index itself. */
-export function cachedImages(entries: readonly Descriptor[]): Descriptor[] {
-  return entries
-    .filter((entry) => isManifestMediaType(entry.mediaType) && refName(entry) !== CACHE_TAG)
-    .map(sharedImage);
-}
-
-/** Entries of all lists, each digest once. What they say of a blob is united; where they differ, the later holds. */
-export function uniteEntries(...lists: (readonly Descriptor[])[]): Descriptor[] {
-  const united = new Map<Digest, Descriptor>();
-  for (const entry of lists.flat()) {
-    const before = united.get(entry.digest);
-    united.set(entry.digest, before === undefined ? entry : uniteDescriptors(entry, before));
-  }
-  return [...united.values()];
-}
-
-/** Both, where `first` is right when they differ. Lists of counterparts are united. */
-export function uniteDescriptors(first: Descriptor, second: Descriptor): Descriptor {
-  const digests = [...new Set([...claimedDigests(first), ...claimedDigests(second)])].sort().join(',');
-  const annotations = { ...second.annotations, ...first.annotations };
-  const united = { ...second, ...first };
-  if (Object.keys(annotations).length === 0) return united;
-  return withAnnotations(
-    { ...united, annotations },
-    { [Annotation.digest]: digests === '' ? undefined : digests },
-  );
 }
 
 /**
@@ -123,72 +66,76 @@ export function encodeCacheIndex(
   images: readonly Descriptor[],
   maxShardSize = MAX_SHARD_SIZE,
 ): CacheIndex {
-  const sorted = [...entries].sort(byDigest);
-  const shards = sorted.length === 0 ? [] : split(sorted.map(written), '', maxShardSize);
+  const sorted = [...entries].sort(byDigest).map(writtenEntry);
+  const shards = split(sorted, '', maxShardSize).map(encodeShard);
   const sortedImages = uniteImages(images).sort(
     (a, b) =>
       byDigest(a, b) || compare(a.annotations?.[Annotation.refName], b.annotations?.[Annotation.refName]),
   );
-  const bytes = encode(
-    { schemaVersion: 2, mediaType: MediaType.index, artifactType: CACHE_ARTIFACT_TYPE },
-    'manifests',
-    [...shards.map((shard) => shard.descriptor), ...sortedImages].map(descriptorText),
-  );
+  const writtenImages = sortedImages.map(writtenImage);
+  const shardTexts = shards.map((shard) => descriptorText(shard.descriptor));
+  const isSmall = sizeOf([...shardTexts, ...writtenImages.map(({ text }) => text)]) <= maxShardSize;
+  const imageShards = isSmall ? [] : split(writtenImages, '', maxShardSize).map(encodeImageShard);
+  const children = isSmall
+    ? writtenImages.map(({ text }) => text)
+    : imageShards.map((shard) => descriptorText(shard.descriptor));
+  const bytes = encodeIndex([...shardTexts, ...children]);
   const descriptor = {
     ...describe(MediaType.index, bytes),
     annotations: { [Annotation.refName]: CACHE_TAG, [COUNT_ANNOTATION]: String(sorted.length) },
   };
-  return { descriptor, bytes, shards, images: sortedImages };
+  return { descriptor, bytes, shards, imageShards, images: sortedImages };
 }
 
-/** Manifests, each once a name. A name that several have belongs to the last. */
-export function uniteImages(images: readonly Descriptor[]): Descriptor[] {
-  const owners = new Map<string, Descriptor>();
-  for (const image of images) {
-    const name = refName(image);
-    if (name !== undefined) owners.set(name, image);
-  }
-  const united = new Map<string, Descriptor>();
-  for (const image of images) {
-    const name = refName(image);
-    const keeps = name !== undefined && owners.get(name)?.digest === image.digest;
-    const kept = keeps
-      ? image
-      : withAnnotations(image, { [Annotation.refName]: undefined, [Annotation.containerdName]: undefined });
-    united.set(keeps ? `${image.digest} ${name}` : image.digest, kept);
-  }
-  // A manifest that has a name need not be listed without one as well.
-  const named = new Set(
-    [...united.values()].filter((image) => refName(image) !== undefined).map((image) => image.digest),
-  );
-  return [...united.values()].filter((image) => refName(image) !== undefined || !named.has(image.digest));
-}
-
-interface WrittenEntry {
+interface Written {
   readonly entry: Descriptor;
   /** Its JSON, written once: in a large cache that is what encoding costs. */
   readonly text: string;
+  /** Hexadecimal digits whose bits say which shard it is in. */
+  readonly key: string;
 }
 
-const written = (entry: Descriptor): WrittenEntry => ({ entry, text: descriptorText(entry) });
+const writtenEntry = (entry: Descriptor): Written => ({
+  entry,
+  text: descriptorText(entry),
+  key: digestHex(entry.digest),
+});
 
-/** Bytes of a shard beside its entries, generously. */
-const SHARD_OVERHEAD = 1024;
+/** An image may have any number of names, so they are told apart by the hash of the name. */
+const writtenImage = (entry: Descriptor): Written => {
+  const name = refName(entry);
+  const key = name === undefined ? digestHex(entry.digest) : createHash('sha256').update(name).digest('hex');
+  return { entry, text: descriptorText(entry), key };
+};
 
-/** A shard is split in two by the next bit of the digests when it is too large: so a new entry changes one. */
-function split(entries: readonly WrittenEntry[], prefix: string, maxShardSize: number): Shard[] {
-  const size = entries.reduce((sum, { text }) => sum + Buffer.byteLength(text) + 1, SHARD_OVERHEAD);
-  if (size <= maxShardSize || entries.length === 1) return [encodeShard(prefix, entries)];
-  const [zeros, ones]: [WrittenEntry[], WrittenEntry[]] = [[], []];
-  for (const each of entries) (digestBit(each.entry.digest, prefix.length) === 0 ? zeros : ones).push(each);
-  return [
-    ...(zeros.length === 0 ? [] : split(zeros, `${prefix}0`, maxShardSize)),
-    ...(ones.length === 0 ? [] : split(ones, `${prefix}1`, maxShardSize)),
-  ];
+/** Bytes of a document beside what it lists, generously. */
+const DOCUMENT_OVERHEAD = 1024;
+
+function sizeOf(texts: readonly string[]): number {
+  return texts.reduce((sum, text) => sum + Buffer.byteLength(text) + 1, DOCUMENT_OVERHEAD);
 }
 
-function digestBit(digest: Digest, bit: number): number {
-  return (parseInt(digestHex(digest).charAt(bit >> 2), 16) >> (3 - (bit & 3))) & 1;
+/** What one shard lists. */
+interface Part {
+  readonly prefix: string;
+  readonly listed: readonly Written[];
+}
+
+/** A shard is split in two by the next bit of the keys when it is too large: so a new entry changes one. */
+function split(listed: readonly Written[], prefix: string, maxShardSize: number): Part[] {
+  if (listed.length === 0) return [];
+  const isWhole = listed.length === 1 || prefix.length >= MAX_PREFIX;
+  if (isWhole || sizeOf(listed.map(({ text }) => text)) <= maxShardSize) return [{ prefix, listed }];
+  const [zeros, ones]: [Written[], Written[]] = [[], []];
+  for (const each of listed) (bitOf(each.key, prefix.length) === 0 ? zeros : ones).push(each);
+  return [...split(zeros, `${prefix}0`, maxShardSize), ...split(ones, `${prefix}1`, maxShardSize)];
+}
+
+/** Bits. No two SHA-256 values have more in common. */
+const MAX_PREFIX = 256;
+
+function bitOf(key: string, bit: number): number {
+  return (parseInt(key.charAt(bit >> 2), 16) >> (3 - (bit & 3))) & 1;
 }
 
 function encodeConfig(prefix: string): CacheDocument {
@@ -196,7 +143,7 @@ function encodeConfig(prefix: string): CacheDocument {
   return { descriptor: describe(CACHE_CONFIG_TYPE, bytes), bytes };
 }
 
-function encodeShard(prefix: string, entries: readonly WrittenEntry[]): Shard {
+function encodeShard({ prefix, listed }: Part): Shard {
   const config = encodeConfig(prefix);
   const bytes = encode(
     {
@@ -206,18 +153,38 @@ function encodeShard(prefix: string, entries: readonly WrittenEntry[]): Shard {
       config: config.descriptor,
     },
     'layers',
-    entries.map(({ text }) => text),
+    listed.map(({ text }) => text),
   );
   const descriptor = {
     ...describe(MediaType.manifest, bytes),
     artifactType: CACHE_ARTIFACT_TYPE,
     annotations: { [SHARD_ANNOTATION]: prefix },
   };
-  return { prefix, descriptor, bytes, config, entries: entries.map(({ entry }) => entry) };
+  return { prefix, descriptor, bytes, config, entries: listed.map(({ entry }) => entry) };
+}
+
+function encodeImageShard({ prefix, listed }: Part): CacheDocument {
+  const bytes = encodeIndex(listed.map(({ text }) => text));
+  const descriptor = {
+    ...describe(MediaType.index, bytes),
+    artifactType: CACHE_ARTIFACT_TYPE,
+    annotations: { [IMAGE_SHARD_ANNOTATION]: prefix },
+  };
+  return { descriptor, bytes };
+}
+
+function encodeIndex(children: readonly string[]): Uint8Array {
+  return encode(
+    { schemaVersion: 2, mediaType: MediaType.index, artifactType: CACHE_ARTIFACT_TYPE },
+    'manifests',
+    children,
+  );
 }
 
 export interface DecodedCacheIndex {
   readonly shards: readonly Descriptor[];
+  /** Image indexes that list more images: {@link decodeImageShard}. */
+  readonly imageShards: readonly Descriptor[];
   readonly images: readonly Descriptor[];
 }
 
@@ -225,36 +192,61 @@ export interface DecodedCacheIndex {
 export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheIndex | undefined {
   const index = parseImageIndex(bytes, what);
   // Some tools lose an index's artifactType and its descriptors' fields, but none its annotations. No image that a
-  // cache lists has this one, whatever its author wrote.
-  const isShard = (child: Descriptor): boolean => child.annotations?.[SHARD_ANNOTATION] !== undefined;
-  const shards = index.manifests.filter(isShard);
-  if (shards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE) return undefined;
-  const images = index.manifests.filter((child) => !isShard(child)).map(claimedImage);
-  return { shards: [...new Map(shards.map((shard) => [shard.digest, shard])).values()], images };
+  // cache lists has these, whatever its author wrote.
+  const shards = index.manifests.filter((child) => hasAnnotation(child, SHARD_ANNOTATION));
+  const imageShards = index.manifests.filter(isImageShard);
+  if (shards.length + imageShards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE)
+    return undefined;
+  const images = index.manifests.filter(
+    (child) => !hasAnnotation(child, SHARD_ANNOTATION) && !isImageShard(child),
+  );
+  return { shards: eachOnce(shards), imageShards: eachOnce(imageShards), images: images.map(claimedImage) };
+}
+
+/** The images that an image shard lists. Names of images are claims. */
+export function decodeImageShard(bytes: Uint8Array, what: string): readonly Descriptor[] {
+  return parseImageIndex(bytes, what).manifests.map(claimedImage);
+}
+
+function hasAnnotation({ annotations }: Descriptor, name: string): boolean {
+  return annotations?.[name] !== undefined;
+}
+
+function isImageShard(child: Descriptor): boolean {
+  return isIndexMediaType(child.mediaType) && hasAnnotation(child, IMAGE_SHARD_ANNOTATION);
+}
+
+function eachOnce(descriptors: readonly Descriptor[]): Descriptor[] {
+  return [...new Map(descriptors.map((each) => [each.digest, each])).values()];
 }
 
 /** A name that means something else in a cache is left out. */
 function claimedImage(child: Descriptor): Descriptor {
   const name = refName(child);
-  return name === undefined || isUsableName(name, child.digest) ? sharedImage(child) : entryOf(child);
+  if (name !== undefined && !isUsableName(name, child.digest)) return entryOf(child);
+  return withRevision(sharedImage(child), revisionOf(child));
 }
 
 /** A cache index's shards, and their configs, without a look at them. */
-export function shardBlobs({ shards }: DecodedCacheIndex): Digest[] {
-  return shards.flatMap(({ digest, annotations }) => {
+export function shardBlobs({ shards, imageShards }: DecodedCacheIndex): Digest[] {
+  const blobs = shards.flatMap(({ digest, annotations }) => {
     const prefix = annotations?.[SHARD_ANNOTATION];
     return prefix === undefined ? [digest] : [digest, encodeConfig(prefix).descriptor.digest];
   });
+  return [...blobs, ...imageShards.map(({ digest }) => digest)];
 }
 
-/** The entries that a shard lists, as claims. Images are children of the cache index, so a shard lists none. */
+/** The entries that a shard lists, as claims, with their revisions. Images are children of the cache index, so a shard lists none. */
 export function decodeShard(
   bytes: Uint8Array,
   what: string,
 ): { config: Descriptor; entries: readonly Descriptor[] } {
   const manifest = parseImageManifest(bytes, what);
   const blobs = manifest.layers.filter(({ mediaType }) => !isManifestMediaType(mediaType));
-  return { config: manifest.config, entries: blobs.map(sharedEntry) };
+  return {
+    config: manifest.config,
+    entries: blobs.map((blob) => withRevision(sharedEntry(blob), revisionOf(blob))),
+  };
 }
 
 function describe(mediaType: string, bytes: Uint8Array): Descriptor {
@@ -273,18 +265,8 @@ function encode(
 /** Media type, digest and size first; then, and in everything below, the fields in the order of their names. */
 function descriptorText({ mediaType, digest, size, ...rest }: Descriptor): string {
   const first = `{"mediaType":${JSON.stringify(mediaType)},"digest":"${digest}","size":${size}`;
-  const others = sortedText(rest);
+  const others = textOf(rest);
   return others === '{}' ? `${first}}` : `${first},${others.slice(1)}`;
-}
-
-function sortedText(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(sortedText).join(',')}]`;
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
-  const fields = Object.entries(value)
-    .filter(([, field]) => field !== undefined)
-    .sort(([a], [b]) => compare(a, b))
-    .map(([name, field]) => `${JSON.stringify(name)}:${sortedText(field)}`);
-  return `{${fields.join(',')}}`;
 }
 
 function byDigest(a: Descriptor, b: Descriptor): number {

@@ -19,13 +19,14 @@ import { SOCI_INDEX_TYPE } from '../indexes/soci-index.js';
 import { indexedLayer } from '../indexes/stored-index.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../images/manifest.js';
 import {
-  cachedImages,
   decodeCacheIndex,
+  decodeImageShard,
   decodeShard,
   encodeCacheIndex,
   shardBlobs,
-  travellingEntries,
 } from './cache-index.js';
+import { cachedImages, travellingEntries } from './travelling.js';
+import { withRevision } from './shared-state.js';
 import { CACHE_TAG } from '../entries/names.js';
 
 type AdoptContext = Parameters<LayoutExtension['adopt']>[0];
@@ -74,6 +75,10 @@ async function deriveCacheIndex(
     kept.add(shard.descriptor.digest);
     kept.add(shard.config.descriptor.digest);
   }
+  for (const shard of index.imageShards) {
+    await context.writeBlob(shard.bytes);
+    kept.add(shard.descriptor.digest);
+  }
   await context.writeBlob(index.bytes);
   const superseded = new Set<Digest>();
   const drop: Digest[] = [];
@@ -86,6 +91,7 @@ async function deriveCacheIndex(
     if (decoded === undefined) continue;
     drop.push(entry.digest);
     superseded.add(entry.digest);
+    for (const { digest } of decoded.imageShards) if (!kept.has(digest)) superseded.add(digest);
     for (const shard of decoded.shards) {
       if (kept.has(shard.digest)) continue;
       superseded.add(shard.digest);
@@ -241,9 +247,15 @@ async function expandCacheIndex(
   const entries: Descriptor[] = [];
   for (const shard of decoded.shards) {
     const listed = decodeShard(await context.readBlob(shard.digest), `cache manifest ${shard.digest}`);
-    for (const entry of await present(listed.entries, context)) entries.push(entry);
+    const claims = listed.entries.map((entry) => withRevision(entry, 0));
+    for (const entry of await present(claims, context)) entries.push(entry);
   }
-  const images = decoded.images.map((image) => entryOf(image, { name: refName(image), claimedName: true }));
+  const listed = [...decoded.images];
+  for (const { digest } of decoded.imageShards) {
+    const images = decodeImageShard(await context.readBlob(digest), `images of the cache, ${digest}`);
+    for (const image of images) listed.push(image);
+  }
+  const images = listed.map((image) => entryOf(image, { name: refName(image), claimedName: true }));
   return { entries, children: await present(images, context) };
 }
 

@@ -1,7 +1,8 @@
 import { Annotation, refName, withAnnotations, type Descriptor, type Digest } from '@layercache/oci';
 import type { Entry, OciLayout } from '@layercache/layout';
 import { withOrigin, type BlobOrigin } from '../entries/origins.js';
-import { uniteDescriptors, uniteImages } from './cache-index.js';
+import { uniteDescriptors, uniteImages } from './travelling.js';
+import { joinDescriptors, revisionOf, stateOf, textOf, withRevision } from './shared-state.js';
 
 /**
  * What to put into a layout so that it knows the entries of a remote, too: those that are new, or of which the
@@ -15,7 +16,8 @@ export function entriesToAdopt(
   remote: readonly Descriptor[],
   origin: BlobOrigin,
 ): Descriptor[] {
-  return remote.flatMap((claimed) => {
+  return remote.flatMap((shared) => {
+    const claimed = withRevision(shared, 0);
     const here = layout.lookup(claimed.digest).find((entry) => entry.descriptor.digest === claimed.digest);
     if (here === undefined) return [withOrigin(claimed, origin)];
     const united = withOrigin(uniteDescriptors(here.descriptor, claimed), origin);
@@ -23,18 +25,20 @@ export function entriesToAdopt(
   });
 }
 
-/** The entries of a remote with ours. Where the two differ the remote's stay, unless this machine has proof. */
-export function uniteForPush(remote: readonly Descriptor[], ours: readonly OwnEntry[]): Descriptor[] {
-  const united = new Map<Digest, Descriptor>(remote.map((entry) => [entry.digest, entry] as const));
-  for (const { descriptor, proven } of ours) {
-    const theirs = united.get(descriptor.digest);
-    if (theirs === undefined) united.set(descriptor.digest, descriptor);
-    else {
-      const [first, second] = proven ? [descriptor, theirs] : [theirs, descriptor];
-      united.set(descriptor.digest, uniteDescriptors(first, second));
-    }
-  }
-  return [...united.values()];
+/**
+ * Our entries, as they are to stand beside those of a remote. Where the two differ the remote's stay, unless this
+ * machine has proof: then the entry gets a new revision, which replaces the other wherever they meet.
+ */
+export function entriesForPush(remote: readonly Descriptor[], ours: readonly OwnEntry[]): Descriptor[] {
+  const theirs = new Map<Digest, Descriptor>(remote.map((entry) => [entry.digest, entry] as const));
+  return ours.map(({ descriptor, proven }) => {
+    const other = theirs.get(descriptor.digest);
+    if (other === undefined) return descriptor;
+    if (!proven) return uniteDescriptors(other, descriptor);
+    const united = withRevision(uniteDescriptors(descriptor, other), revisionOf(other));
+    const isUnion = textOf(joinDescriptors(united, other)) === textOf(united);
+    return isUnion ? united : withRevision(united, revisionOf(other) + 1);
+  });
 }
 
 /** An entry as it travels. */
@@ -50,41 +54,29 @@ function saysMore(before: Descriptor, after: Descriptor): boolean {
 }
 
 /**
- * The images of a remote with ours. A name that both have for different images means what the side that changed
- * it says: ours when it is not what stood there when this cache last saw the remote, else the remote's.
+ * Our images, as they are to stand beside those of a remote. A name that both have for different images means what the
+ * side that changed it says: ours when it is not what stood there when this cache last saw the remote, else the remote's.
  *
  * @param last the images that the remote had when this cache last saw it
  * @param claimed names of ours that are only what a shared cache says
  */
-export function mergeImages(
+export function imagesForPush(
   remote: readonly Descriptor[],
   ours: readonly Descriptor[],
   last: readonly Descriptor[],
   claimed: ReadonlySet<string> = new Set(),
 ): Descriptor[] {
-  const before = namesOf(last);
-  const theirs = namesOf(remote);
-  const isStale = (image: Descriptor): boolean => {
+  const before = stateOf({ entries: [], images: last }).names;
+  const theirs = stateOf({ entries: [], images: remote }).names;
+  return uniteImages(ours).map((image) => {
     const name = refName(image);
-    if (name === undefined || !theirs.has(name)) return false;
-    // Nobody gave the name to this machine, so it has no say in what it means elsewhere.
-    if (claimed.has(name)) return theirs.get(name) !== image.digest;
-    return before.get(name) === image.digest && theirs.get(name) !== image.digest;
-  };
-  return uniteImages([
-    ...ours.filter(isStale).map(withoutName),
-    ...remote,
-    ...ours.filter((image) => !isStale(image)),
-  ]);
-}
-
-function namesOf(images: readonly Descriptor[]): Map<string, Digest> {
-  return new Map(
-    images.flatMap((image) => {
-      const name = refName(image);
-      return name === undefined ? [] : [[name, image.digest] as const];
-    }),
-  );
+    const there = name === undefined ? undefined : theirs.get(name);
+    if (name === undefined || there === undefined) return image;
+    if (there.digest === image.digest) return withRevision(image, there.revision);
+    // Nobody gave a claimed name to this machine, so it has no say in what it means elsewhere.
+    const isStale = claimed.has(name) || before.get(name)?.digest === image.digest;
+    return isStale ? withoutName(image) : withRevision(image, there.revision + 1);
+  });
 }
 
 function withoutName(image: Descriptor): Descriptor {

@@ -73,17 +73,20 @@ const MAX_DEPTH = 8;
 export async function pullCache(context: PullContext, options: PullOptions): Promise<PullResult> {
   const { layout, location, memory } = context;
   const { signal, names: policy = 'prove' } = options;
-  const reader = new RemoteCacheReader(location, memory);
-  const remote = await reader.read(signal);
+  const reader = new RemoteCacheReader(location, memory, context.logger);
+  const remote = await reader.read({ signal });
   if (remote === undefined) {
     throw new LayercacheError('NOT_FOUND', `there is no cache at ${location.name}: push one there first`);
   }
   const skipped: SkippedPart[] = [];
-  const skip = (part: Descriptor, error: unknown): void => {
-    const found = skippedPart(part, error);
-    skipped.push(found);
-    const { message, ...fields } = found;
+  const leave = (part: SkippedPart): void => {
+    skipped.push(part);
+    const { message, ...fields } = part;
     context.logger.warn({ message: 'part of the shared cache skipped', ...fields, error: message });
+  };
+  for (const part of remote.lost) leave(part);
+  const skip = (part: Descriptor, error: unknown): void => {
+    leave(skippedPart(part, error));
   };
   await layout.put(entriesToAdopt(layout, remote.entries, location.origin));
   const names = new NamePuller({ ...context, host: location.origin.registry });
@@ -93,10 +96,12 @@ export async function pullCache(context: PullContext, options: PullOptions): Pro
   const listed = new Map([...remote.entries, ...parts].map((blob) => [blob.digest, blob] as const));
   const tally = await pullBlobs(context, [...listed.values()], skip, options);
   await layout.sync();
-  await reader.keep(remote);
+  const { digest } = await reader.keep(remote);
+  const lost = skipped.filter(({ code }) => code === 'NOT_FOUND').map((part) => part.digest);
+  await memory.keepLost(location.name, new Set(lost));
   const result = {
     name: location.name,
-    digest: remote.descriptor.digest,
+    digest,
     received: { blobs: tally.blobs, bytes: tally.bytes },
     kept: tally.kept,
     remote: tally.remote,

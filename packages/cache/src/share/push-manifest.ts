@@ -27,7 +27,8 @@ export async function pushManifest(
   }
 }
 
-function saysUnknown(error: unknown): boolean {
+/** Whether a registry refused a manifest because it does not have a part of it. */
+export function saysUnknown(error: unknown): boolean {
   return (
     error instanceof RegistryError &&
     error.reported.some(({ code }) => code === 'MANIFEST_BLOB_UNKNOWN' || code === 'MANIFEST_UNKNOWN')

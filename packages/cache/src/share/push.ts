@@ -1,22 +1,18 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import {
-  LayercacheError,
-  isLayercacheError,
-  refName,
-  throwIfAborted,
-  type Descriptor,
-  type Digest,
-} from '@layercache/oci';
+import { LayercacheError, refName, throwIfAborted, type Descriptor, type Digest } from '@layercache/oci';
 import { encodeCacheIndex, type CacheIndex } from './cache-index.js';
+import { systemClock, type Clock } from './clock.js';
 import { ImagePartsReader } from './image-parts.js';
-import { mergeImages, uniteForPush, type OwnEntry } from './merge.js';
-import { pushManifest } from './push-manifest.js';
+import { IndexPublisher } from './index-publisher.js';
+import { findMissing } from './listed-check.js';
+import { entriesForPush, imagesForPush } from './merge.js';
+import { saysUnknown } from './push-manifest.js';
 import { RemoteCacheReader, type RemoteCache } from './remote-cache.js';
 import type { RemoteMemory } from './remote-memory.js';
 import { findRemoval, withoutRemoved, type Removal } from './removal.js';
 import { selectEntries, type Selected, type Selection } from './selection.js';
-import type { SkippedPart } from './skipped-part.js';
 import { CacheSender, type SenderContext, type SenderOptions } from './sender.js';
+import { listsOf, stateOf, type SharedLists } from './shared-state.js';
+import type { SkippedPart } from './skipped-part.js';
 
 export interface PushOptions extends Omit<Selection, 'images'>, SenderOptions {
   /** Only these images, by name or digest, with their layers and layer indexes. Default: everything. */
@@ -26,6 +22,8 @@ export interface PushOptions extends Omit<Selection, 'images'>, SenderOptions {
    * registry collects its garbage. Default: nothing is removed.
    */
   readonly prune?: ((removal: Removal) => boolean | Promise<boolean>) | undefined;
+  /** Ask the registry for everything that the cache there lists, and send what it has lost. Default false. */
+  readonly check?: boolean | undefined;
 }
 
 export interface PushResult {
@@ -51,63 +49,70 @@ export interface PushResult {
 export interface PushContext extends Omit<SenderContext, 'parts'> {
   readonly memory: RemoteMemory;
   readonly image: (nameOrDigest: string) => Descriptor;
+  /** Default: that of this machine. */
+  readonly clock?: Clock | undefined;
 }
 
-/** Writers that keep winning the race for the tag. Eight at a time settle within a few rounds. */
+/** Times that a cache is united with what others pushed meanwhile. Eight at a time settle within a few rounds. */
 const MAX_ROUNDS = 40;
-
-/**
- * Milliseconds, at least. A writer who looked at the tag before this one wrote may still write over it; by
- * the end of this time it has, and it shows. See docs/architecture.md, "Concurrent pushes".
- */
-const SETTLE = 300;
-/** Milliseconds. Whoever writes the tag has looked at it so recently: well below the time others wait. */
-const FRESH = SETTLE / 3;
+/** Milliseconds before the next round, where a cache cannot be pushed without waiting for others. */
+const PAUSE = 300;
 
 /** Unites a cache with the one in a registry, and sends what that does not have. */
 export class CachePusher {
   readonly #context: PushContext;
   readonly #options: PushOptions;
+  readonly #clock: Clock;
   readonly #parts: ImagePartsReader;
   readonly #sender: CacheSender;
   readonly #reader: RemoteCacheReader;
+  readonly #publisher: IndexPublisher;
   #removal: Removal | undefined;
+  /** What was published: from then on it is only joined with what others say. */
+  #published: SharedLists | undefined;
+  /** What the registry has lost and nobody here has. */
+  readonly #lost = new Map<Digest, SkippedPart>();
+  #isChecked = false;
   #listed = 0;
-  /** Milliseconds that the slowest write of the tag took, from the last look at it. */
-  #slowest = 0;
 
   constructor(context: PushContext, options: PushOptions) {
+    const { location, memory, logger, clock = systemClock } = context;
     this.#context = context;
     this.#options = options;
+    this.#clock = clock;
     this.#parts = new ImagePartsReader(context.layout);
     this.#sender = new CacheSender({ ...context, parts: this.#parts }, options);
-    this.#reader = new RemoteCacheReader(context.location, context.memory);
+    this.#reader = new RemoteCacheReader(location, memory, logger);
+    this.#publisher = new IndexPublisher({ location, logger, clock, pendingTags: this.#reader.pendingTags });
   }
 
   async push(): Promise<PushResult> {
-    const { layout, location, logger, image } = this.#context;
-    const { signal, dryRun = false } = this.#options;
+    const { layout, location, logger, image, memory } = this.#context;
+    const { signal, dryRun = false, check = false } = this.#options;
     const images = this.#options.images?.map(image);
     const selected = await selectEntries(layout, this.#parts, { ...this.#options, images });
     const last = await this.#reader.lastImages();
+    this.#sender.forget(await memory.lost(location.name));
     for (let round = 0; round < MAX_ROUNDS;) {
       throwIfAborted(signal);
-      const looked = performance.now();
-      const remote = await this.#reader.read(signal);
+      const looked = this.#clock.now();
+      const remote = await this.#reader.read({ signal, overwritten: this.#publisher.overwritten });
+      if (check) await this.#check(remote);
       const united = await this.#unite(remote, selected, last);
-      if (remote?.descriptor.digest === united.index.descriptor.digest) return this.#result(united.index);
-      const sent = await this.#sender.sendBlobs(
-        united.entries.map((entry) => entry.descriptor),
-        united.images,
-      );
+      const sent = await this.#send(united, remote);
       // What was skipped is not to be in the index: it is put together again without that.
-      if (!sent || !(await this.#sender.sendImages(united.images))) continue;
-      await this.#sender.sendShards(united.index);
+      if (!sent) continue;
       if (dryRun) return this.#result(united.index);
-      if (await this.#replaceTag(united.index, remote, looked)) return this.#result(united.index);
-      logger.info({ message: 'another push came first: merging again', name: location.name });
-      round++;
-      await sleep(Math.random() * SETTLE * Math.min(round, 5), undefined, { signal });
+      this.#published ??= united.lists;
+      this.#reader.know(united.index);
+      const removes = this.#removal !== undefined || this.#lost.size > 0;
+      if (await this.#publisher.publish(united.index, remote, { looked, removes, signal }))
+        return this.#result(united.index);
+      if (round++ > 0) {
+        logger.info({ message: 'others push as well: uniting again', name: location.name });
+        if (!this.#publisher.isSafe)
+          await this.#clock.sleep(Math.random() * PAUSE * Math.min(round, 5), signal);
+      }
     }
     throw new LayercacheError(
       'REGISTRY',
@@ -115,36 +120,97 @@ export class CachePusher {
     );
   }
 
-  /** The cache index that is to stand under the tag, and those of our images that it names. */
+  /** The cache index that the location is to have, and what of it is ours. */
   async #unite(
     remote: RemoteCache | undefined,
     selected: Selected,
     last: readonly Descriptor[],
-  ): Promise<{ index: CacheIndex; entries: readonly OwnEntry[]; images: readonly Descriptor[] }> {
-    const entries = selected.entries.filter(({ descriptor }) => !this.#sender.isSkipped(descriptor));
-    if (remote === undefined) {
-      const images = await this.#sender.sendable(selected.images);
-      return {
-        index: encodeCacheIndex(
-          entries.map((entry) => entry.descriptor),
-          images,
-        ),
-        entries,
-        images,
-      };
+  ): Promise<{
+    index: CacheIndex;
+    lists: SharedLists;
+    entries: readonly Descriptor[];
+    images: readonly Descriptor[];
+  }> {
+    const ours = selected.entries.filter(({ descriptor }) => !this.#sender.isSkipped(descriptor));
+    if (remote !== undefined) {
+      this.#sender.remember(remote);
+      for (const part of remote.lost) this.#lost.set(part.digest, part);
+      if (this.#published === undefined) {
+        const theirs = new Set(remote.entries.map((entry) => entry.digest));
+        this.#listed = ours.filter(({ descriptor }) => theirs.has(descriptor.digest)).length;
+      }
     }
-    this.#sender.remember(remote);
-    const theirs = new Set(remote.entries.map((entry) => entry.digest));
-    this.#listed = entries.filter((entry) => theirs.has(entry.descriptor.digest)).length;
     const images = await this.#sender.sendable(selected.images);
-    const kept = await this.#prune(remote, selected);
+    const kept = await this.#kept(remote, selected);
     const claimed = new Set(selected.claimedNames);
-    const merged = mergeImages(kept.images, images, last, claimed);
-    return { index: encodeCacheIndex(uniteForPush(kept.entries, entries), merged), entries, images };
+    const own = this.#published ?? {
+      entries: entriesForPush(kept.entries, ours),
+      images: imagesForPush(kept.images, images, last, claimed),
+    };
+    const lists = listsOf(stateOf(kept, own));
+    const index = encodeCacheIndex(lists.entries, lists.images);
+    return { index, lists, entries: ours.map(({ descriptor }) => descriptor), images };
+  }
+
+  /** @returns false when something had to be skipped, or is found to be lost */
+  async #send(
+    {
+      index,
+      entries,
+      images,
+    }: { index: CacheIndex; entries: readonly Descriptor[]; images: readonly Descriptor[] },
+    remote: RemoteCache | undefined,
+  ): Promise<boolean> {
+    try {
+      if ((await this.#sender.sendBlobs(entries, images)) && (await this.#sender.sendImages(images))) {
+        await this.#sender.sendShards(index);
+        return true;
+      }
+      // A registry refuses an image also when it has lost a part that is listed there.
+      const wasRefused = this.#sender.skipped.some(({ code }) => code === 'REGISTRY');
+      if (wasRefused && (await this.#check(remote))) this.#sender.retry();
+      return false;
+    } catch (error) {
+      if (!saysUnknown(error) || !(await this.#check(remote))) throw error;
+      return false;
+    }
+  }
+
+  /** Finds out, once, what the location has lost. True when there is something. */
+  async #check(remote: RemoteCache | undefined): Promise<boolean> {
+    if (remote === undefined || this.#isChecked) return false;
+    this.#isChecked = true;
+    const { location, concurrency } = this.#context;
+    const missing = await findMissing(location, remote, this.#parts, {
+      concurrency,
+      signal: this.#options.signal,
+    });
+    this.#sender.forget(missing);
+    return missing.size > 0;
+  }
+
+  /** Of what is there, all that stays: not what is pruned, and not what is lost and nobody here has. */
+  async #kept(remote: RemoteCache | undefined, selected: Selected): Promise<SharedLists> {
+    if (remote === undefined) return { entries: [], images: [] };
+    const kept = await this.#prune(remote, selected);
+    const { lost } = this.#sender;
+    if (lost.size === 0) return kept;
+    const ours = new Set(
+      [...selected.entries.map(({ descriptor }) => descriptor), ...selected.images].map(
+        ({ digest }) => digest,
+      ),
+    );
+    const isKept = (part: Descriptor): boolean => {
+      if (!lost.has(part.digest)) return true;
+      const canBeSent = ours.has(part.digest) && !this.#sender.isSkipped(part);
+      if (!canBeSent) this.#lost.set(part.digest, lostPart(part, this.#context.location.name));
+      return canBeSent;
+    };
+    return { entries: kept.entries.filter(isKept), images: kept.images.filter(isKept) };
   }
 
   /** Asks once; what others add in the meantime was not asked about and stays. */
-  async #prune(remote: RemoteCache, selected: Selected): Promise<Pick<RemoteCache, 'entries' | 'images'>> {
+  async #prune(remote: SharedLists, selected: Selected): Promise<SharedLists> {
     const { prune } = this.#options;
     if (prune === undefined) return remote;
     if (this.#removal === undefined) {
@@ -170,7 +236,10 @@ export class CachePusher {
 
   async #result(index: CacheIndex): Promise<PushResult> {
     const { dryRun = false } = this.#options;
-    if (!dryRun) await this.#reader.keep(index);
+    if (!dryRun) {
+      await this.#reader.keep(index);
+      await this.#context.memory.keepLost(this.#context.location.name, this.#sender.lost);
+    }
     const { blobs, bytes, mounted, present } = this.#sender.tally;
     const result = {
       name: this.#context.location.name,
@@ -183,39 +252,18 @@ export class CachePusher {
       removed: (this.#removal?.entries.length ?? 0) + (this.#removal?.images.length ?? 0),
       entries: index.shards.reduce((sum, shard) => sum + shard.entries.length, 0),
       images: index.images.filter((image) => refName(image) !== undefined).length,
-      skipped: this.#sender.skipped,
+      skipped: [...this.#sender.skipped, ...this.#lost.values()],
     };
     this.#context.logger.info({ message: 'cache pushed', ...result });
     return result;
   }
+}
 
-  /**
-   * Moves the tag, unless somebody else has since it was read. True when it stayed moved.
-   *
-   * @param looked when it was read, by `performance.now()`
-   */
-  async #replaceTag(index: CacheIndex, remote: RemoteCache | undefined, looked: number): Promise<boolean> {
-    const { registry, repository, tag } = this.#context.location;
-    const { signal } = this.#options;
-    let seen = looked;
-    // That there is nothing is believed when it is seen twice: what is there would be lost.
-    if (remote === undefined || performance.now() - seen > FRESH) {
-      seen = performance.now();
-      if ((await this.#tagged()) !== remote?.descriptor.digest) return false;
-    }
-    await pushManifest(registry, repository, index, { tag, signal });
-    this.#slowest = Math.max(this.#slowest, performance.now() - seen);
-    await sleep(Math.max(SETTLE, 4 * this.#slowest), undefined, { signal });
-    return (await this.#tagged()) === index.descriptor.digest;
-  }
-
-  async #tagged(): Promise<Digest | undefined> {
-    const { registry, repository, tag } = this.#context.location;
-    try {
-      return (await registry.resolve(repository, tag, { signal: this.#options.signal })).digest;
-    } catch (error) {
-      if (isLayercacheError(error, 'NOT_FOUND')) return undefined;
-      throw error;
-    }
-  }
+function lostPart(part: Descriptor, location: string): SkippedPart {
+  return {
+    digest: part.digest,
+    name: refName(part),
+    code: 'NOT_FOUND',
+    message: `${location} lists ${part.digest}, and neither the registry nor this cache has it: push from where it is`,
+  };
 }

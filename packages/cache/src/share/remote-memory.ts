@@ -1,8 +1,18 @@
 import { createHash } from 'node:crypto';
 import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { digestAlgorithm, digestHex, digestOf, isLayercacheError, type Digest } from '@layercache/oci';
+import {
+  digestAlgorithm,
+  digestHex,
+  digestOf,
+  isDigest,
+  isLayercacheError,
+  type Digest,
+} from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
+
+/** The file of what a remote has lost: digests, one a line. */
+const LOST = 'lost';
 
 /**
  * The cache index of each remote as it was last pushed or pulled, with its shards, in `.layercache/remote/`: so
@@ -30,7 +40,7 @@ export class RemoteMemory {
   async keep(location: string, index: Uint8Array, shards: ReadonlyMap<Digest, Uint8Array>): Promise<void> {
     const folder = folderName(location);
     try {
-      const wanted = new Set(['index', ...[...shards.keys()].map(fileName)]);
+      const wanted = new Set(['index', LOST, ...[...shards.keys()].map(fileName)]);
       const there = new Set(await namesIn(this.#dir(location)));
       for (const [digest, bytes] of shards) {
         const name = fileName(digest);
@@ -38,6 +48,24 @@ export class RemoteMemory {
       }
       await this.#layout.replaceSideFile(`${folder}/index`, index);
       for (const name of there) if (!wanted.has(name)) await this.#layout.removeSideFile(`${folder}/${name}`);
+    } catch (error) {
+      if (!isLayercacheError(error, 'STORAGE', 'CACHE_FULL')) throw error;
+    }
+  }
+
+  /** Blobs and manifests that the location lists and was found not to have. */
+  async lost(location: string): Promise<ReadonlySet<Digest>> {
+    const bytes = await readOrUndefined(join(this.#dir(location), LOST));
+    return new Set((bytes?.toString() ?? '').split('\n').filter(isDigest));
+  }
+
+  /** Replaces what is known to be lost at a location, so that a later push sends it again. */
+  async keepLost(location: string, lost: ReadonlySet<Digest>): Promise<void> {
+    const path = `${folderName(location)}/${LOST}`;
+    try {
+      if (lost.size > 0) await this.#layout.replaceSideFile(path, Buffer.from([...lost].join('\n')));
+      else if ((await readOrUndefined(join(this.#dir(location), LOST))) !== undefined)
+        await this.#layout.removeSideFile(path);
     } catch (error) {
       if (!isLayercacheError(error, 'STORAGE', 'CACHE_FULL')) throw error;
     }
@@ -65,7 +93,7 @@ function fileName(digest: Digest): string {
   return `${digestAlgorithm(digest)}-${digestHex(digest)}`;
 }
 
-async function readOrUndefined(path: string): Promise<Uint8Array | undefined> {
+async function readOrUndefined(path: string): Promise<Buffer | undefined> {
   try {
     return await readFile(path);
   } catch (error) {

@@ -29,7 +29,7 @@ export class RemoteTier {
   constructor(layout: OciLayout, location: CacheLocation, memory: RemoteMemory, logger: Logger) {
     this.#layout = layout;
     this.#location = location;
-    this.#reader = new RemoteCacheReader(location, memory);
+    this.#reader = new RemoteCacheReader(location, memory, logger);
     this.#logger = logger;
   }
 

@@ -1,6 +1,6 @@
 import { refName, type Descriptor } from '@layercache/oci';
-import type { RemoteCache } from './remote-cache.js';
 import type { Selected } from './selection.js';
+import type { SharedLists } from './shared-state.js';
 
 /** What a pruning push takes out of the cache in a registry. */
 export interface Removal {
@@ -9,7 +9,7 @@ export interface Removal {
 }
 
 /** What the remote lists and is not pushed. An image that goes by another name there is one, too. */
-export function findRemoval(remote: RemoteCache, selected: Selected): Removal {
+export function findRemoval(remote: SharedLists, selected: Selected): Removal {
   const entries = new Set(selected.entries.map((entry) => entry.descriptor.digest));
   const images = new Set(selected.images.map(imageKey));
   return {
@@ -18,10 +18,7 @@ export function findRemoval(remote: RemoteCache, selected: Selected): Removal {
   };
 }
 
-export function withoutRemoved(
-  remote: RemoteCache,
-  removal: Removal,
-): Pick<RemoteCache, 'entries' | 'images'> {
+export function withoutRemoved(remote: SharedLists, removal: Removal): SharedLists {
   const entries = new Set(removal.entries.map((entry) => entry.digest));
   const images = new Set(removal.images.map(imageKey));
   return {

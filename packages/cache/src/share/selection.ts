@@ -10,7 +10,7 @@ import {
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
 import { indexedLayer } from '../indexes/stored-index.js';
-import { cachedImages, travellingEntries } from './cache-index.js';
+import { cachedImages, travellingEntries } from './travelling.js';
 import type { ImagePartsReader } from './image-parts.js';
 import type { OwnEntry } from './merge.js';
 

@@ -1,6 +1,7 @@
 import {
   LayercacheError,
   MAX_MANIFEST_SIZE,
+  digestAlgorithm,
   isLayercacheError,
   refName,
   type Descriptor,
@@ -53,6 +54,8 @@ export class CacheSender {
   readonly #there = new Set<Digest>();
   /** By repository: mounts refused in a row; negative once one was granted. */
   readonly #refusals = new Map<string, number>();
+  /** Listed in the repository, and not in it. */
+  readonly #lost = new Set<Digest>();
   /** What the registry refused, or nobody has any more. */
   readonly #skipped = new Map<Digest, SkippedPart>();
   /** Whether an image and everything below it can be sent, as found in this round. */
@@ -63,11 +66,31 @@ export class CacheSender {
     this.#options = options;
   }
 
-  /** What a cache index lists is in its repository: a registry takes no manifest whose parts it misses. */
-  remember(remote: RemoteCache): void {
-    const { entries, images, configs, shards, descriptor } = remote;
-    for (const { digest } of [...entries, ...images, ...configs, descriptor]) this.#there.add(digest);
-    for (const shard of shards) this.#there.add(shard.descriptor.digest);
+  /** What a cache index lists is in its repository, unless it was found not to be. */
+  remember({ entries, images, indexes }: RemoteCache): void {
+    const documents = indexes.flatMap((index) => [index, ...index.shards]);
+    const listed = [...entries, ...images, ...indexes.flatMap((index) => index.configs)];
+    for (const { digest } of [...documents.map((document) => document.descriptor), ...listed]) {
+      if (!this.#lost.has(digest)) this.#there.add(digest);
+    }
+  }
+
+  /** Notes that the repository does not have something although it is listed there: it is sent again. */
+  forget(lost: Iterable<Digest>): void {
+    for (const digest of lost) {
+      this.#lost.add(digest);
+      this.#there.delete(digest);
+    }
+  }
+
+  /** What the repository was found not to have, and has not been sent since. */
+  get lost(): ReadonlySet<Digest> {
+    return this.#lost;
+  }
+
+  /** What the registry refused is tried once more. */
+  retry(): void {
+    this.#skipped.clear();
   }
 
   /** What could not be sent, so that it is not in the cache index either. */
@@ -136,7 +159,7 @@ export class CacheSender {
     }
   }
 
-  /** Sends shards, after the blobs that they list. */
+  /** Sends shards, after the blobs and images that they list. */
   async sendShards(index: CacheIndex): Promise<void> {
     if (this.#options.dryRun === true) return;
     const { registry, repository } = this.#context.location;
@@ -146,11 +169,16 @@ export class CacheSender {
       if (!this.#there.has(config.descriptor.digest)) {
         if ((await registry.blobSize(repository, config.descriptor.digest, { signal })) === undefined)
           await registry.pushBlob(repository, config.descriptor, () => [config.bytes], { signal });
-        this.#there.add(config.descriptor.digest);
+        this.#sent(config.descriptor);
       }
       await pushManifest(registry, repository, { descriptor, bytes }, { signal });
-      this.#there.add(descriptor.digest);
+      this.#sent(descriptor);
     });
+    for (const { descriptor, bytes } of index.imageShards) {
+      if (this.#there.has(descriptor.digest)) continue;
+      await pushManifest(registry, repository, { descriptor, bytes }, { signal });
+      this.#sent(descriptor);
+    }
   }
 
   #isComplete(image: Descriptor): Promise<boolean> {
@@ -175,7 +203,7 @@ export class CacheSender {
 
   async #sendBlob(blob: Descriptor): Promise<void> {
     const state = await this.#bring(blob);
-    this.#there.add(blob.digest);
+    this.#sent(blob);
     if (state === 'mounted') this.tally.mounted += 1;
     else if (state === 'present') this.tally.present += 1;
     else {
@@ -234,11 +262,22 @@ export class CacheSender {
   async #sendImage(image: Descriptor): Promise<void> {
     if (this.#there.has(image.digest)) return;
     const { layout, parts, location } = this.#context;
+    if (digestAlgorithm(image.digest) !== 'sha256') {
+      throw new LayercacheError(
+        'UNSUPPORTED',
+        `manifest ${image.digest} is not pushed: registries store a manifest by its sha256 digest, and an index that lists this one by another would lead nowhere`,
+      );
+    }
     for (const child of (await parts.of(image)).manifests) await this.#sendImage(child);
     const bytes = await layout.readBytes(image.digest, { maxSize: MAX_MANIFEST_SIZE });
     const { signal } = this.#options;
     await pushManifest(location.registry, location.repository, { descriptor: image, bytes }, { signal });
-    this.#there.add(image.digest);
+    this.#sent(image);
+  }
+
+  #sent({ digest }: Descriptor): void {
+    this.#there.add(digest);
+    this.#lost.delete(digest);
   }
 
   async #each<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {

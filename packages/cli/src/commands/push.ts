@@ -15,6 +15,7 @@ interface Options {
   readonly withUncompressed?: boolean;
   readonly dryRun?: boolean;
   readonly prune?: boolean;
+  readonly check?: boolean;
   readonly yes?: boolean;
 }
 
@@ -28,6 +29,10 @@ export const push: CommandModule = {
       .option('--since <time>', 'only what was used since: a date, or 12h, 7d, 4w')
       .option('--max-size <size>', 'only what was used last, up to so many bytes: 500MB, 20GB')
       .option('--with-uncompressed', 'also tars that could be derived from a compressed form')
+      .option(
+        '--check',
+        'ask the registry for all that the cache there lists, and send again what it has lost',
+      )
       .option('--dry-run', 'say what would be sent, and send nothing')
       .option('--prune', 'remove from the cache there what is not pushed')
       .option('--yes', 'do not ask before removing')
@@ -56,6 +61,7 @@ export const push: CommandModule = {
             maxSize: options.maxSize === undefined ? undefined : parseSize(options.maxSize, '--max-size'),
             withUncompressed: options.withUncompressed,
             dryRun: options.dryRun,
+            check: options.check,
             ...(prune
               ? { prune: (removal) => yes || options.dryRun === true || confirm(session, target, removal) }
               : {}),
