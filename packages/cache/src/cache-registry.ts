@@ -230,7 +230,9 @@ export class CacheRegistry implements Registry {
     if (isDigest(reference)) {
       const entry = this.#layout
         .lookup(reference)
-        .find((each) => isManifestMediaType(each.descriptor.mediaType));
+        .find(
+          ({ descriptor }) => descriptor.digest === reference && isManifestMediaType(descriptor.mediaType),
+        );
       if (entry !== undefined) return entry.descriptor;
       return this.#shard(reference);
     }

@@ -217,13 +217,6 @@ export class EntryTable implements EntrySource {
   }
 }
 
-/** Fields and annotations of both; those of `after` win. */
-export function unite(before: Descriptor, after: Descriptor): Descriptor {
-  const annotations = { ...before.annotations, ...after.annotations };
-  const united = { ...before, ...after };
-  return Object.keys(annotations).length === 0 ? united : { ...united, annotations };
-}
-
 function withSize(descriptor: Descriptor, size: number): Descriptor {
   return descriptor.size === size ? descriptor : { ...descriptor, size };
 }

@@ -8,12 +8,12 @@ import {
   type Digest,
 } from '@layercache/oci';
 import { compareEntries, normalise, withoutName, type Entry } from './entry.js';
-import { unite, type EntrySource } from './entry-table.js';
+import type { EntrySource } from './entry-table.js';
 import { namesSince, type History } from './history.js';
 import type { IndexDocument } from './index-document.js';
 import { MapEncoder, decodeHeader } from './map-format.js';
 import { MapReader, MemoryPages } from './map-reader.js';
-import { ORIGIN_PREFIX } from './unite-entries.js';
+import { CLAIMS, ORIGIN_PREFIX, uniteEntries } from './unite-entries.js';
 
 /** What another tool's edit of `index.json` brought and took. */
 export interface Edit {
@@ -56,16 +56,17 @@ export function mergeEdit(context: EditContext): { reader: MapReader; edit: Edit
   const add = (entry: Entry): void => {
     const key = `${entry.descriptor.digest} ${refName(entry.descriptor) ?? ''}`;
     const same = merged.get(key);
-    const descriptor = same === undefined ? entry.descriptor : unite(same.descriptor, entry.descriptor);
+    const descriptor =
+      same === undefined ? entry.descriptor : uniteEntries(same.descriptor, entry.descriptor, false);
     merged.set(key, { descriptor, proven: entry.proven });
     digests.add(entry.descriptor.digest);
   };
   for (const given of document.manifests) {
-    const descriptor = context.hasBase ? withLocalFacts(normalise(given), before) : normalise(given);
+    const known = before.of(given.digest);
+    const descriptor = withKnownFacts(withUsableName(normalise(given)), known, context);
     const { digest } = descriptor;
     const name = refName(descriptor);
     if (name !== undefined && names.isFormerlyDerived(name, digest)) continue;
-    const known = before.of(digest);
     if (names.isOlder && known.length === 0 && !isHere(digest)) continue;
     const diffID = claimedDiffID(descriptor);
     const proven = known.some((entry) => entry.proven && claimedDiffID(entry.descriptor) === diffID);
@@ -92,6 +93,31 @@ export function mergeEdit(context: EditContext): { reader: MapReader; edit: Edit
     reader: readerOf(document, [...merged.values()].sort(compareEntries)),
     edit: { arrived, kept, superseded, before },
   };
+}
+
+/**
+ * What a tool wrote of a digest that is known here, as a claim beside what is known: it does not undo a proof, nor turn a
+ * layer into something else. Where no map is left of before, and there never was a cache, copied annotations are no facts.
+ */
+function withKnownFacts(
+  descriptor: Descriptor,
+  known: readonly Entry[],
+  { before, hasBase, document, derivedNames }: EditContext,
+): Descriptor {
+  const wasCache = document.manifests.some((each) => derivedNames.includes(refName(each) ?? ''));
+  const own = hasBase || !wasCache ? withLocalFacts(descriptor, before) : descriptor;
+  const [entry] = known.filter(({ proven }) => proven).concat(known);
+  if (entry === undefined) return own;
+  const { annotations = {}, ...fields } = entry.descriptor;
+  const claims = Object.fromEntries(Object.entries(annotations).filter(([name]) => CLAIMS.includes(name)));
+  return uniteEntries({ ...fields, annotations: claims }, { ...own, size: fields.size }, false);
+}
+
+/** A name that reads as a digest, or that has control characters, is no name; the entry stays without it. */
+function withUsableName(descriptor: Descriptor): Descriptor {
+  const name = refName(descriptor);
+  const isUsable = name === undefined || !/^sha(?:256|512):[0-9a-fA-F]*$|[\p{Cc}\p{Cs}]/u.test(name);
+  return isUsable ? descriptor : withoutName(descriptor);
 }
 
 /**

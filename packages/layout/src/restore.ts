@@ -1,5 +1,16 @@
 import { dirname, join } from 'node:path';
-import { descriptorSchema, digestAlgorithm, digestHex, digestOf, type Descriptor } from '@layercache/oci';
+import {
+  LayercacheError,
+  descriptorSchema,
+  digestAlgorithm,
+  digestHex,
+  digestOf,
+  digestSchema,
+  parseDocument,
+  type Descriptor,
+  type Digest,
+} from '@layercache/oci';
+import { z } from 'zod';
 import type { LayoutExtension } from './extension.js';
 import { isSystemError, writeFully, type FileSystem } from './file-system.js';
 import { emptyHead, indexText, isDeep, isWholeIndex } from './index-document.js';
@@ -100,23 +111,47 @@ function hasMap(files: FileSystem, dir: string): boolean {
   }
 }
 
-/** The blob written last that the owner of the layout recognises as derived from all entries. */
+/**
+ * The blob written last that the owner of the layout recognises as derived from all entries. One that a manifest here
+ * lists came with an image, and may say what its author likes.
+ */
 async function newestDerived(
   files: FileSystem,
   dir: string,
   extension: LayoutExtension | undefined,
 ): Promise<Descriptor | undefined> {
   if (extension?.recognise === undefined) return undefined;
-  let newest: { readonly descriptor: Descriptor; readonly usedAt: Date } | undefined;
+  const found: { readonly descriptor: Descriptor; readonly usedAt: Date }[] = [];
+  const listed = new Set<Digest>();
   for await (const { digest, size, usedAt } of storedBlobs(files, dir)) {
-    if (size > MAX_DERIVED || (newest !== undefined && usedAt <= newest.usedAt)) continue;
+    if (size > MAX_DERIVED) continue;
     const bytes = read(files, join(dir, 'blobs', digestAlgorithm(digest), digestHex(digest)));
     if (bytes === undefined || digestOf(bytes, digestAlgorithm(digest)) !== digest) continue;
     const descriptor = extension.recognise(bytes, digest);
-    if (descriptor !== undefined) newest = { descriptor, usedAt };
+    if (descriptor !== undefined) found.push({ descriptor, usedAt });
+    else for (const each of listedIn(bytes)) listed.add(each);
   }
-  return newest?.descriptor;
+  const own = found.filter(({ descriptor }) => !listed.has(descriptor.digest));
+  return own.sort((a, b) => b.usedAt.getTime() - a.usedAt.getTime())[0]?.descriptor;
 }
+
+/** The digests that a manifest or index lists; none of what is no such document. */
+function listedIn(bytes: Buffer): Digest[] {
+  try {
+    const { config, layers, manifests } = parseDocument(listingSchema, bytes, 'a document');
+    return [config ?? [], layers ?? [], manifests ?? []].flat().map(({ digest }) => digest);
+  } catch (error) {
+    if (error instanceof LayercacheError) return [];
+    throw error;
+  }
+}
+
+const listedSchema = z.object({ digest: digestSchema });
+const listingSchema = z.object({
+  config: listedSchema.nullish(),
+  layers: z.array(listedSchema).nullish(),
+  manifests: z.array(listedSchema).nullish(),
+});
 
 function canonicalIndex(descriptors: readonly Descriptor[]): string {
   return [

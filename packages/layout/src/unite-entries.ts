@@ -14,12 +14,12 @@ export const ORIGIN_PREFIX = 'containerd.io/distribution.source.';
 const MAX_REPOSITORIES = 16;
 
 /** Annotations by which one document makes claims about a blob. */
-const CLAIMS = [
+export const CLAIMS: readonly string[] = [
   Annotation.diffID,
   Annotation.sociLayerDigest,
   Annotation.indexedImage,
   Annotation.files,
-] as const;
+];
 
 /**
  * Two descriptors of one digest and one name as one. Annotations of both stand, and the new ones win, with these
@@ -47,10 +47,10 @@ export function uniteEntries(before: Descriptor, after: Descriptor, proven: bool
       else if (!takesClaim(purpose, name)) annotations[name] = undefined;
     }
     const diffID = claimedDiffID(before);
-    if (purpose === 'layer' && diffID !== undefined)
-      // A tar is its own diffID, and has no annotation for it.
-      annotations[Annotation.diffID] = layerForm(united.mediaType) === 'tar' ? undefined : diffID;
+    if (purpose === 'layer' && diffID !== undefined) annotations[Annotation.diffID] = diffID;
   }
+  // A tar is its own diffID.
+  if (layerForm(united.mediaType) === 'tar') annotations[Annotation.diffID] = undefined;
   return withAnnotations(united, annotations);
 }
 
@@ -76,7 +76,7 @@ function purposeOf({ mediaType, annotations }: Descriptor): Purpose | undefined 
   return annotations?.[Annotation.sociLayerDigest] === undefined ? undefined : 'layer-index';
 }
 
-function takesClaim(purpose: Purpose | undefined, name: (typeof CLAIMS)[number]): boolean {
+function takesClaim(purpose: Purpose | undefined, name: string): boolean {
   if (purpose === undefined || purpose === 'layer-index') return true;
   return purpose === 'layer' && name === Annotation.diffID;
 }

@@ -2,7 +2,7 @@ import type { z } from 'zod';
 import { LayercacheError } from './errors.js';
 import { MAX_NESTING, isNestedTooDeep } from './nesting.js';
 
-const text = new TextDecoder('utf-8', { fatal: true });
+const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
  * Decodes JSON from outside and checks it against a schema.

@@ -86,10 +86,22 @@ export function parseImageIndex(bytes: Uint8Array, what = 'image index'): ImageI
   return index;
 }
 
+const KNOWN = new Set([
+  'schemaVersion',
+  'mediaType',
+  'artifactType',
+  'config',
+  'layers',
+  'manifests',
+  'subject',
+]);
+const KNOWN_LOWER = new Set([...KNOWN].map((field) => field.toLowerCase()));
+
+/** Refuses fields of another kind of document, and known fields in other letters: Go reads `Layers` as `layers`. */
 function refuseFields(document: object, fields: readonly string[], kind: string, what: string): void {
-  for (const field of fields) {
-    const value: unknown = Reflect.get(document, field);
-    if (value === undefined || value === null) continue;
+  for (const [field, value] of Object.entries(document)) {
+    const isOther = fields.includes(field) && value !== null && value !== undefined;
+    if (!isOther && (KNOWN.has(field) || !KNOWN_LOWER.has(field.toLowerCase()))) continue;
     throw new LayercacheError(
       'DOCUMENT_INVALID',
       `${what} is not valid: ${field}: ${kind} has no such field, and readers would not agree on what the document means`,

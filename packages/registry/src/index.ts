@@ -8,7 +8,8 @@ export {
 export { RegistryClient, type RegistryClientOptions } from './client/registry-client.js';
 export type { RateLimit } from './client/rate-limit.js';
 export type { RetryOptions } from './client/retry.js';
-export { isLoopback, type Traffic } from './client/transport.js';
+export { isLoopback } from './client/addresses.js';
+export type { Traffic } from './client/transport.js';
 export { copy, type CopyEnd, type CopyEvent, type CopyOptions } from './copy.js';
 export { forward } from './forward.js';
 export { MemoryRegistry } from './memory-registry.js';

@@ -140,7 +140,8 @@ export class ManifestCache {
   #origin({
     digest,
   }: Descriptor): Pick<ReturnType<typeof parseReference>, 'registry' | 'repository' | 'digest'> {
-    const entries = this.#context.layout.lookup(digest).map((entry) => entry.descriptor);
+    const found = this.#context.layout.lookup(digest).map((entry) => entry.descriptor);
+    const entries = found.filter((entry) => entry.digest === digest);
     const [origin] = entries.flatMap(blobOrigins);
     if (origin !== undefined) return { ...origin, digest };
     for (const entry of entries) {

@@ -36,11 +36,14 @@ export class ImageNames {
   find(name: string): Descriptor | undefined {
     if (looksLikeDigest(name)) return undefined;
     const digest = digestIn(name);
-    for (const each of [name, canonicalName(name)]) {
-      const found = this.#layout.lookupTag(each)?.descriptor;
-      if (found !== undefined && (digest === undefined || found.digest === digest)) return found;
-    }
-    return undefined;
+    const found = [name, canonicalName(name)].flatMap((each) => {
+      const { descriptor } = this.#layout.lookupTag(each) ?? {};
+      return descriptor === undefined || (digest !== undefined && descriptor.digest !== digest)
+        ? []
+        : [descriptor];
+    });
+    // A shared cache could name another image by a shorter spelling of a name that is known here.
+    return found.find((each) => !isClaimedName(each)) ?? found[0];
   }
 
   /**
@@ -107,7 +110,8 @@ export class ImageNames {
   }
 }
 
-function canonicalName(name: string): string {
+/** A name as Docker would write it out; itself when it is no reference. */
+export function canonicalName(name: string): string {
   try {
     return formatReference(parseReference(name));
   } catch {

@@ -1,8 +1,12 @@
 import {
+  Annotation,
   IntegrityError,
   LayercacheError,
+  MediaType,
   claimedDiffID,
+  isLayercacheError,
   layerForm,
+  withAnnotations,
   type Descriptor,
   type Digest,
   type Logger,
@@ -39,10 +43,19 @@ export async function settledEntry(
     .find((each) => contradicts(each, entry));
   if (before === undefined) return entry;
   try {
-    if (before.proven) checkAgainst(before.descriptor, entry);
-    else if (await layout.has(entry.digest, entry.size)) await pairing.prove(entry, signal);
-    else return entry;
-    return before.proven ? asBefore(before.descriptor, entry) : entry;
+    if (before.proven) {
+      checkAgainst(before.descriptor, entry);
+      return asBefore(before.descriptor, entry);
+    }
+    if (!(await layout.has(entry.digest))) return entry;
+    if (isCompressed(entry)) {
+      await pairing.prove(entry, signal);
+      return entry;
+    }
+    if (await isWhatItSays(pairing, before.descriptor, signal)) return asBefore(before.descriptor, entry);
+    // What was said before is false: the bytes are here, and they are no such layer.
+    await layout.put(withAnnotations(entry, { [Annotation.diffID]: '' }), { proven: true });
+    return entry;
   } catch (error) {
     if (!(error instanceof LayercacheError) || error.code === 'ABORTED' || error.code === 'STORAGE')
       throw error;
@@ -53,10 +66,36 @@ export async function settledEntry(
   }
 }
 
-/** Whether a new entry says of a compressed layer what the one that is there does not. */
+/**
+ * Whether the bytes of a compressed layer decompress as its entry says.
+ *
+ * @throws LayercacheError anything that says nothing about the bytes
+ */
+async function isWhatItSays(
+  pairing: Pairing,
+  descriptor: Descriptor,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  try {
+    await pairing.prove(descriptor, signal);
+    return true;
+  } catch (error) {
+    if (isLayercacheError(error, 'COMPRESSION_INVALID')) return false;
+    // Its diffID was another one, which is corrected by now: it is a layer.
+    if (isLayercacheError(error, 'DIFFID_MISMATCH')) return true;
+    throw error;
+  }
+}
+
+function isCompressed({ mediaType }: Descriptor): boolean {
+  const form = layerForm(mediaType);
+  return form !== undefined && form !== 'tar';
+}
+
+/** Whether a new entry says of a blob that it is, or is not, a compressed layer, and the one that is there differs. */
 function contradicts({ descriptor }: Entry, entry: Descriptor): boolean {
+  if (!isCompressed(entry)) return isCompressed(descriptor) && entry.mediaType !== MediaType.octetStream;
   const form = layerForm(entry.mediaType);
-  if (form === undefined || form === 'tar') return false;
   const [before, claimed] = [claimedDiffID(descriptor), claimedDiffID(entry)];
   return (
     layerForm(descriptor.mediaType) !== form ||

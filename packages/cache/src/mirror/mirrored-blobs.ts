@@ -5,6 +5,7 @@ import type { FetchBlobOptions, FetchedBlob, RequestOptions } from '@layercache/
 import { countedStream } from '../metrics/counted-stream.js';
 import { entryOf } from '../entries/entry.js';
 import { blobOrigins } from '../entries/origins.js';
+import { OtherSize } from '../share/remote-blobs.js';
 import { mirroredName, passOn, type MirrorContext } from './mirror-context.js';
 
 /** The blobs of a mirror: those of the cache, and those of its upstream, which stay when they were fetched. */
@@ -23,7 +24,7 @@ export class MirroredBlobs {
 
   /** What is not here yet is handed out as it comes: a client need not wait for the last byte to get the first. */
   async fetch(name: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
-    const { local, layout, upstream, metrics, logger, host } = this.#context;
+    const { local, layout, upstream, metrics, logger, fetch, host } = this.#context;
     const known = this.#elsewhere(digest);
     const stored = await layout.blobSize(digest);
     const here = stored !== undefined && (known === undefined || known.size === stored);
@@ -35,19 +36,33 @@ export class MirroredBlobs {
     metrics.count('misses');
     const { descriptor, bring } = await this.#absent(name, digest, known, options);
     try {
-      if (options.range !== undefined) {
-        await bring({ signal: options.signal });
-        return await local.fetchBlob(name, digest, options);
-      }
-      const { size } = descriptor;
-      const body = await layout.readArriving({ digest, size }, bring, { signal: options.signal });
-      return { size, offset: 0, body: this.#counted(body) };
+      return await this.#arriving(name, descriptor, bring, options);
     } catch (error) {
-      passOn(logger, digest, error);
+      if (!(error instanceof OtherSize)) passOn(logger, digest, error);
+      else {
+        // The size that an entry claims was a lie, and nothing was handed out yet.
+        const found = { ...descriptor, size: error.found as number };
+        return this.#arriving(name, found, (each) => fetch(found, { ...each, exactSize: true }), options);
+      }
     }
     const { repository } = mirroredName(host, name);
     const passed = await upstream.fetchBlob(repository, digest, options);
     return { ...passed, body: this.#counted(passed.body) };
+  }
+
+  async #arriving(
+    name: string,
+    { digest, size }: Descriptor,
+    bring: (options: IngestOptions) => Promise<unknown>,
+    options: FetchBlobOptions,
+  ): Promise<FetchedBlob> {
+    const { local, layout } = this.#context;
+    if (options.range !== undefined) {
+      await bring({ signal: options.signal });
+      return local.fetchBlob(name, digest, options);
+    }
+    const body = await layout.readArriving({ digest, size }, bring, { signal: options.signal });
+    return { size, offset: 0, body: this.#counted(body) };
   }
 
   #counted(body: Readable): Readable {
@@ -71,7 +86,7 @@ export class MirroredBlobs {
     return {
       descriptor,
       bring: async (options) => {
-        await fetch(descriptor, { ...options, origins: [origin] });
+        await fetch(descriptor, { ...options, origins: [origin], exactSize: true });
         if (known === undefined) await layout.put(entryOf(descriptor, { origin }));
       },
     };

@@ -40,8 +40,8 @@ export async function mirroredParts(
   const asEntries = (some: readonly Descriptor[]): Promise<Descriptor[]> =>
     Promise.all(some.map(async (part) => withOrigin(await context.settled(part, signal), origin)));
   if (!isImageConfig(config) || config.size > MAX_CONFIG_SIZE) return asEntries(parts);
-  await context.fetch(config, { signal, origins: [origin] });
   try {
+    await context.fetch(config, { signal, origins: [origin] });
     const document = readImageConfig(
       parsed.manifest,
       await layout.readBytes(config.digest, { maxSize: MAX_CONFIG_SIZE }),
@@ -50,7 +50,8 @@ export async function mirroredParts(
     return await asEntries([entryOf(config), ...pairs.filter((pair) => !isNondistributable(pair.mediaType))]);
   } catch (error) {
     // Not every config is a valid image config; then no diffIDs are recorded.
-    if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH')) return asEntries(parts);
+    if (isLayercacheError(error, 'DOCUMENT_INVALID', 'DIFFID_MISMATCH', 'DIGEST_MISMATCH'))
+      return asEntries(parts);
     throw error;
   }
 }

@@ -1,19 +1,23 @@
 import { createHash } from 'node:crypto';
+import { z } from 'zod';
 import {
   Annotation,
+  LayercacheError,
   MediaType,
+  descriptorSchema,
   digestHex,
   digestOf,
   isIndexMediaType,
+  isLayercacheError,
   isManifestMediaType,
+  parseDocument,
   refName,
-  parseImageIndex,
-  parseImageManifest,
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
 import { entryOf, sharedEntry, sharedImage } from '../entries/entry.js';
 import { CACHE_TAG, isUsableName } from '../entries/names.js';
+import { checkDescriptors } from '../images/checked-descriptors.js';
 import { uniteImages } from './travelling.js';
 import { revisionOf, textOf, withRevision } from './shared-state.js';
 
@@ -190,22 +194,22 @@ export interface DecodedCacheIndex {
 
 /** The children of an index, each once, when it is a cache index, else undefined. Names of images are claims. */
 export function decodeCacheIndex(bytes: Uint8Array, what: string): DecodedCacheIndex | undefined {
-  const index = parseImageIndex(bytes, what);
+  const index = parseLeniently(bytes, 'manifests', what);
   // Some tools lose an index's artifactType and its descriptors' fields, but none its annotations. No image that a
   // cache lists has these, whatever its author wrote.
-  const shards = index.manifests.filter((child) => hasAnnotation(child, SHARD_ANNOTATION));
-  const imageShards = index.manifests.filter(isImageShard);
+  const shards = index.listed.filter((child) => hasAnnotation(child, SHARD_ANNOTATION));
+  const imageShards = index.listed.filter(isImageShard);
   if (shards.length + imageShards.length === 0 && index.artifactType !== CACHE_ARTIFACT_TYPE)
     return undefined;
-  const images = index.manifests.filter(
+  const images = index.listed.filter(
     (child) => !hasAnnotation(child, SHARD_ANNOTATION) && !isImageShard(child),
   );
-  return { shards: eachOnce(shards), imageShards: eachOnce(imageShards), images: images.map(claimedImage) };
+  return { shards: eachOnce(shards), imageShards: eachOnce(imageShards), images: claimedImages(images) };
 }
 
 /** The images that an image shard lists. Names of images are claims. */
 export function decodeImageShard(bytes: Uint8Array, what: string): readonly Descriptor[] {
-  return parseImageIndex(bytes, what).manifests.map(claimedImage);
+  return claimedImages(parseLeniently(bytes, 'manifests', what).listed);
 }
 
 function hasAnnotation({ annotations }: Descriptor, name: string): boolean {
@@ -218,6 +222,22 @@ function isImageShard(child: Descriptor): boolean {
 
 function eachOnce(descriptors: readonly Descriptor[]): Descriptor[] {
   return [...new Map(descriptors.map((each) => [each.digest, each])).values()];
+}
+
+/** Names of one image. A shared cache may give it as many as it likes, and each costs every reader. */
+const MAX_NAMES = 256;
+
+function claimedImages(children: readonly Descriptor[]): Descriptor[] {
+  const names = new Map<Digest, number>();
+  return children.filter(isManifest).map((child) => {
+    const count = (names.get(child.digest) ?? 0) + 1;
+    names.set(child.digest, count);
+    return count > MAX_NAMES ? entryOf(child) : claimedImage(child);
+  });
+}
+
+function isManifest({ mediaType }: Descriptor): boolean {
+  return isManifestMediaType(mediaType);
 }
 
 /** A name that means something else in a cache is left out. */
@@ -241,12 +261,59 @@ export function decodeShard(
   bytes: Uint8Array,
   what: string,
 ): { config: Descriptor; entries: readonly Descriptor[] } {
-  const manifest = parseImageManifest(bytes, what);
-  const blobs = manifest.layers.filter(({ mediaType }) => !isManifestMediaType(mediaType));
+  const { config, listed } = parseLeniently(bytes, 'layers', what);
+  if (config === undefined) {
+    throw new LayercacheError('DOCUMENT_INVALID', `${what} is not valid: config: it has none`);
+  }
+  const blobs = listed.filter((blob) => !isManifest(blob));
   return {
-    config: manifest.config,
+    config,
     entries: blobs.map((blob) => withRevision(sharedEntry(blob), revisionOf(blob))),
   };
+}
+
+const listSchema = z.looseObject({
+  schemaVersion: z.literal(2),
+  artifactType: z.string().optional(),
+  config: descriptorSchema.optional(),
+  layers: z.array(z.unknown()).nullish(),
+  manifests: z.array(z.unknown()).nullish(),
+});
+
+/**
+ * A document of a shared cache. One descriptor that is not valid is left out: it is no reason to do without the others.
+ *
+ * @throws LayercacheError `DOCUMENT_INVALID` when it is not such a document at all
+ */
+function parseLeniently(
+  bytes: Uint8Array,
+  list: 'layers' | 'manifests',
+  what: string,
+): {
+  readonly artifactType?: string | undefined;
+  readonly config?: Descriptor | undefined;
+  readonly listed: Descriptor[];
+} {
+  const { artifactType, config, [list]: given } = parseDocument(listSchema, bytes, what);
+  if (!Array.isArray(given)) {
+    throw new LayercacheError('DOCUMENT_INVALID', `${what} is not valid: ${list}: it has no such list`);
+  }
+  const listed = given.flatMap((value: unknown): Descriptor[] => {
+    const checked = descriptorSchema.safeParse(value);
+    return checked.success && isSound(checked.data) ? [checked.data] : [];
+  });
+  return { artifactType, config, listed };
+}
+
+/** Whether the fields that become part of entries are within their bounds. */
+function isSound(descriptor: Descriptor): boolean {
+  try {
+    checkDescriptors({ descriptor }, '');
+    return true;
+  } catch (error) {
+    if (isLayercacheError(error, 'DOCUMENT_INVALID')) return false;
+    throw error;
+  }
 }
 
 function describe(mediaType: string, bytes: Uint8Array): Descriptor {

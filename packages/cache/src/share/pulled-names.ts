@@ -13,6 +13,7 @@ import { formatReference, parseReference, type Reference } from '@layercache/reg
 import { entryOf } from '../entries/entry.js';
 import { isPinned } from '../entries/lifetime.js';
 import { digestIn } from '../entries/names.js';
+import { canonicalName } from '../images/image-names.js';
 import type { TagResolver } from '../tags/tag-resolver.js';
 import { eachOf } from './each.js';
 
@@ -51,6 +52,10 @@ export interface PulledNamesContext {
 
 /** Milliseconds for which the registry of a name may take to answer. */
 const PATIENCE = 10_000;
+/** Milliseconds after which no more registries are asked: the other names stay claims until the next pull. */
+const PATIENCE_WITH_ALL = 60_000;
+/** Registries that one pull asks. */
+const MAX_REGISTRIES = 64;
 
 /**
  * Gives the images of a shared cache their names here. A name that this machine knows keeps its meaning: only one that
@@ -60,6 +65,7 @@ export class NamePuller {
   readonly #context: PulledNamesContext;
   /** Registries that did not answer: they are not asked for their other names. */
   readonly #silent = new Set<string>();
+  readonly #deadline = performance.now() + PATIENCE_WITH_ALL;
   /** The first question to each registry, which the others wait for. */
   readonly #first = new Map<string, Promise<void>>();
 
@@ -79,7 +85,7 @@ export class NamePuller {
     return images.flatMap((image) => {
       const name = refName(image);
       if (name === undefined) return nameless(image);
-      const here = layout.lookupTag(name)?.descriptor;
+      const here = this.#known(name);
       if (here?.digest === image.digest && !(policy === 'trust' && isClaimedName(here))) return [];
       if (!mayMove(here, policy)) return nameless(image);
       const trusted = policy === 'trust' || digestIn(name) === image.digest;
@@ -104,12 +110,20 @@ export class NamePuller {
       if (policy === 'prove' && before !== undefined && isClaimedName(before)) {
         if (await this.#prove(image, before, name, signal)) proven.push(name);
       }
-      const here = layout.lookupTag(name)?.descriptor;
+      const here = this.#known(name);
       if (here === undefined) return;
       if (here.digest !== image.digest) different.push({ name, here: here.digest, there: image.digest });
       else if (isClaimedName(here)) claimed.push(name);
     });
     return { proven: proven.sort(), claimed: claimed.sort(), different: different.sort(byName) };
+  }
+
+  /** What a name means here, however it is spelled: `alpine:3.20` is `docker.io/library/alpine:3.20`. */
+  #known(name: string): Descriptor | undefined {
+    const { layout } = this.#context;
+    const own = layout.lookupTag(name)?.descriptor;
+    if (own !== undefined && !isClaimedName(own)) return own;
+    return layout.lookupTag(canonicalName(name))?.descriptor ?? own;
   }
 
   async #prove(
@@ -136,7 +150,8 @@ export class NamePuller {
   ): Promise<Digest | undefined> {
     const first = this.#first.get(registry);
     await first;
-    if (this.#silent.has(registry)) return undefined;
+    if (this.#silent.has(registry) || performance.now() > this.#deadline) return undefined;
+    if (first === undefined && this.#first.size >= MAX_REGISTRIES) return undefined;
     const patience = AbortSignal.timeout(PATIENCE);
     const question = this.#context.tags
       .resolve(name, { signal: signal === undefined ? patience : AbortSignal.any([signal, patience]) })
@@ -186,10 +201,9 @@ function mayMove(here: Descriptor | undefined, policy: NamePolicy): boolean {
 
 /** Whether a host is this machine or one of its own network: a bare address, or a name without a domain. */
 function isNear(host: string): boolean {
-  const name = host
-    .replace(/:\d+$/, '')
-    .replace(/^\[|\]$/g, '')
-    .toLowerCase();
+  // Read as the client will: `127.1` and `0x7f.1` are addresses of this machine, too.
+  if (!URL.canParse(`https://${host}`)) return true;
+  const name = new URL(`https://${host}`).hostname.replace(/^\[|\]$/g, '');
   return (
     isIP(name) !== 0 ||
     !name.includes('.') ||

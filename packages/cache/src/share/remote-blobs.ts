@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import {
+  IntegrityError,
   LayercacheError,
   isLayercacheError,
   isManifestMediaType,
@@ -14,6 +15,8 @@ import { blobOrigins, formatOrigin, type BlobOrigin } from '../entries/origins.j
 export type BlobState = 'local' | 'remote' | 'missing';
 
 export interface FetchOptions extends IngestOptions {
+  /** Whether a blob of another size than the descriptor's is an error: somebody was told that size already. */
+  readonly exactSize?: boolean | undefined;
   /** Other places to ask, for a blob that has no entry. */
   readonly origins?: readonly BlobOrigin[] | undefined;
 }
@@ -109,7 +112,7 @@ export class RemoteBlobs {
   async #fetchFrom(
     { registry, repository }: BlobOrigin,
     { digest, size, mediaType }: Descriptor,
-    options: IngestOptions,
+    options: FetchOptions,
   ): Promise<Ingested> {
     const reader = this.#registryOf(registry);
     if (isManifestMediaType(mediaType)) {
@@ -117,21 +120,47 @@ export class RemoteBlobs {
       await this.#layout.write(bytes, { digest, size, signal: options.signal });
       return { size, fetched: size };
     }
-    return this.#layout.ingest(
-      { digest, size },
-      (offset, signal) =>
-        reader.fetchBlob(repository, digest, {
-          ...(offset === 0 ? {} : { range: { first: offset } }),
-          signal,
-        }),
-      options,
-    );
+    const bring = (expected: number): Promise<Ingested> =>
+      this.#layout.ingest(
+        { digest, size: expected },
+        async (offset, signal) => {
+          const range = offset === 0 ? {} : { range: { first: offset } };
+          const fetched = await reader.fetchBlob(repository, digest, { ...range, signal });
+          if (fetched.size === undefined || fetched.size === expected) return fetched;
+          fetched.body.destroy();
+          throw new OtherSize(digest, expected, fetched.size);
+        },
+        options,
+      );
+    try {
+      return await bring(size);
+    } catch (error) {
+      if (!(error instanceof OtherSize) || options.exactSize === true) throw error;
+      // A size is a claim until somebody has the bytes; the digest says whether these are the right ones.
+      const ingested = await bring(error.found as number);
+      await this.#layout.put(entriesOf(this.#layout, digest));
+      return ingested;
+    }
   }
 
   #origins({ digest }: Descriptor, others: readonly BlobOrigin[] = []): BlobOrigin[] {
     const entries = this.#layout.lookup(digest).filter((entry) => entry.descriptor.digest === digest);
     const origins = [...others, ...entries.flatMap((entry) => blobOrigins(entry.descriptor))];
     return [...new Map(origins.map((each) => [formatOrigin(each), each])).values()];
+  }
+}
+
+function entriesOf(layout: OciLayout, digest: Digest): Descriptor[] {
+  return layout
+    .lookup(digest)
+    .flatMap(({ descriptor }) => (descriptor.digest === digest ? [descriptor] : []));
+}
+
+/** A registry has a blob of another size than was claimed. */
+export class OtherSize extends IntegrityError {
+  constructor(digest: Digest, expected: number, found: number) {
+    const message = `blob ${digest} has ${found} bytes at its registry, and was said to have ${expected}`;
+    super('DIGEST_MISMATCH', message, { expected, found });
   }
 }
 

@@ -38,6 +38,9 @@ export async function openOciArchive(path: string): Promise<ImageStore> {
   };
 }
 
+/** Images in one archive: each is described by reading its config and, where they are compressed, its layers. */
+const MAX_IMAGES = 1000;
+
 /** `manifest.json` of `docker save`: the images in it, each with a config file and layer files. */
 const dockerManifestSchema = z
   .array(
@@ -47,7 +50,8 @@ const dockerManifestSchema = z
       Layers: z.array(z.string()),
     }),
   )
-  .min(1);
+  .min(1)
+  .max(MAX_IMAGES);
 
 /**
  * An archive of `docker save`. It has no manifests and no digests: the image becomes an OCI image whose layers

@@ -202,7 +202,8 @@ export class TagResolver {
   ): Promise<ResolvedTag> {
     const here = this.#context.layout
       .lookup(digest)
-      .find((entry) => isManifestMediaType(entry.descriptor.mediaType))?.descriptor;
+      .map((entry) => entry.descriptor)
+      .find((each) => each.digest === digest && isManifestMediaType(each.mediaType));
     if (here === undefined && offline) {
       throw new LayercacheError('NOT_FOUND', `${name} is not in the cache, and no registry may be asked`);
     }

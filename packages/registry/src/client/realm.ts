@@ -1,6 +1,5 @@
-import { BlockList, isIP } from 'node:net';
 import { LayercacheError } from '@layercache/oci';
-import { isLoopback } from './transport.js';
+import { isHereOnly, isLoopback, isLinkLocal } from './addresses.js';
 
 /** The address of a registry and how it is reached. It decides which token services the registry may name. */
 export interface Home {
@@ -10,17 +9,6 @@ export interface Home {
   /** Whether the user allowed plain HTTP to hosts other than this machine. */
   readonly plainHttp: boolean;
 }
-
-/** Addresses that mean another host on each machine: unspecified and link-local ones, where clouds serve metadata. */
-const linkLocal = new BlockList();
-linkLocal.addSubnet('169.254.0.0', 16, 'ipv4');
-linkLocal.addSubnet('0.0.0.0', 8, 'ipv4');
-linkLocal.addSubnet('fe80::', 10, 'ipv6');
-linkLocal.addSubnet('fd00:ec2::', 32, 'ipv6');
-linkLocal.addAddress('::', 'ipv6');
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
 
 /**
  * Reads the address of a token service. A registry may name any host for its tokens, but the user's credentials go
@@ -44,13 +32,8 @@ export function parseRealm(text: string, home: Home): URL {
     if (!isPlain || !(home.plainHttp || isLoopback(host))) return refuse('which is not an HTTPS address');
   }
   if (realm.hostname === home.base.hostname) return realm;
-  if (listed(linkLocal, host)) return refuse('which is an address of no public host');
-  const isHere = isLoopback(host) || listed(loopback, host);
-  if (isHere && !isLoopback(home.base.hostname)) return refuse('which is an address of this machine');
+  if (isLinkLocal(host)) return refuse('which is an address of no public host');
+  if (isHereOnly(host) && !isLoopback(home.base.hostname))
+    return refuse('which is an address of this machine');
   return realm;
-}
-
-function listed(addresses: BlockList, host: string): boolean {
-  const version = isIP(host);
-  return version !== 0 && addresses.check(host, version === 4 ? 'ipv4' : 'ipv6');
 }

@@ -38,7 +38,8 @@ import { headerOf } from './header.js';
 import { Lister, inOrder } from './lister.js';
 import type { RateLimit } from './rate-limit.js';
 import { retryPolicy, type RetryOptions, type RetryPolicy } from './retry.js';
-import { Transport, isLoopback, type HttpResponse, type Traffic } from './transport.js';
+import { isLoopback } from './addresses.js';
+import { Transport, type HttpResponse, type Traffic } from './transport.js';
 import { Uploader } from './upload.js';
 
 export interface RegistryClientOptions {

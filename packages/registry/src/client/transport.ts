@@ -1,10 +1,10 @@
 import http from 'node:http';
 import https from 'node:https';
-import { isIP } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { LayercacheError, abortedError, throwIfAborted } from '@layercache/oci';
 import { RegistryError } from '../registry-error.js';
+import { mayRedirect } from './addresses.js';
 
 export interface HttpRequest {
   readonly method: string;
@@ -219,6 +219,12 @@ export function redirectTarget(from: URL, location: string): URL {
       `${shownUrl(from)} redirects to ${shownUrl(target)}, which is not HTTPS: refused`,
     );
   }
+  if (!mayRedirect(from, target)) {
+    throw new RegistryError(
+      'REGISTRY',
+      `${shownUrl(from)} redirects to ${shownUrl(target)}, an address of this machine or of no public host: refused`,
+    );
+  }
   // Node would send a name and password in the URL as Basic credentials.
   target.username = '';
   target.password = '';
@@ -242,12 +248,4 @@ export function networkError(error: unknown, what: string, signal: AbortSignal |
   const { message, code } = error as NodeJS.ErrnoException;
   const why = message === '' ? (code ?? 'the connection broke') : message;
   return new LayercacheError('NETWORK', `${what} failed: ${why}`, { cause: error });
-}
-
-/** Whether a host name is this machine, to which plain HTTP is no risk. */
-export function isLoopback(hostname: string): boolean {
-  const host = hostname.replace(/^\[|\]$/g, '');
-  if (host === 'localhost' || host.endsWith('.localhost')) return true;
-  if (isIP(host) === 4) return host.startsWith('127.');
-  return host === '::1';
 }
