@@ -201,6 +201,32 @@ describe('the pending tags of a shared cache', () => {
     }
   });
 
+  it('are not needed to find what a slow write of the tag puts an end to, by who writes it', async () => {
+    const memory = new MemoryRegistry();
+    const tags = (): AsyncIterable<string> => {
+      throw new RegistryError('REGISTRY', 'no list', { status: 405, reported: [] });
+    };
+    const first = await cacheOf(memory);
+    await first.cache.push(TARGET);
+    const fast = await cacheOf(replaced(memory, { tags }));
+    let overtaking: Promise<unknown> | undefined;
+    const slow = await cacheOf(
+      replaced(memory, {
+        tags,
+        pushManifest: async (repository, mediaType, bytes, options = {}) => {
+          if (options.tag === 'main' && overtaking === undefined) {
+            // The other push begins after this write was sent, and has reported success before it takes effect.
+            overtaking = fast.cache.push(TARGET);
+            await overtaking;
+          }
+          return memory.pushManifest(repository, mediaType, bytes, options);
+        },
+      }),
+    );
+    await slow.cache.push(TARGET);
+    await pulls(replaced(memory, { tags }), [...first.layers, ...fast.layers, ...slow.layers]);
+  });
+
   it('that cannot be listed because the registry is down are no reason to go on without', async () => {
     const memory = new MemoryRegistry();
     const { cache } = await cacheOf(memory);
