@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
+  isLayercacheError,
   parseDigest,
   refName,
   silentLogger,
@@ -174,7 +175,6 @@ export class LayerCache {
     metrics.keepIn(layout);
     try {
       cache = new LayerCache(layout, options, metrics);
-      await cache.#retention.settle();
       return cache;
     } catch (error) {
       await layout.close();
@@ -567,10 +567,20 @@ export class LayerCache {
     this.tags.close();
     try {
       // What it writes is counted, too.
-      await this.#layout.sync();
+      await this.#commitIfItFits();
       await this.metrics.close();
     } finally {
       await this.#layout.close();
+    }
+  }
+
+  /** Entries of others stay in the journal where a cache is full; those of this handle have the space they need. */
+  async #commitIfItFits(): Promise<void> {
+    try {
+      await this.#layout.sync();
+    } catch (error) {
+      if (!isLayercacheError(error, 'CACHE_FULL')) throw error;
+      this.#logger.debug({ message: 'journal not committed', error: error.message });
     }
   }
 

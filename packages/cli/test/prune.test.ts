@@ -1,4 +1,6 @@
+import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
+import { MediaType, digestOf, type Descriptor } from '@layercache/oci';
 import type { PruneReport } from '@layercache/cache';
 import { parseDuration, parseSize } from '../src/quantity.js';
 import { Bench } from './program.js';
@@ -53,7 +55,6 @@ describe('layercache prune, rm and pin', function () {
   });
 
   it('holds a limit that is given with an option or a variable, and refuses junk', async () => {
-    expect((await bench.run('--limit', '1MiB', 'ls', '--images')).stdout.toString()).to.include(image);
     const low = await bench.run('--limit', '20', 'ls');
     expect(low.code, 'a forgotten unit does not empty the cache').to.equal(2);
     expect(low.stderr).to.include('unit');
@@ -71,6 +72,46 @@ describe('layercache prune, rm and pin', function () {
     ]) {
       expect((await bench.run(...junk)).code, junk.join(' ')).to.equal(2);
     }
+  });
+
+  it('says what it evicts for what it stores, and evicts nothing when it only looks', async () => {
+    const [small, large] = ['x', 'y'].map((name) => `${bench.host}/demo/${name}:1`);
+    for (const name of ['x', 'y']) {
+      const { descriptor, bytes } = await bench.registry.fetchManifest('demo/app', '1');
+      const manifest = JSON.parse(Buffer.from(bytes).toString()) as {
+        layers: Descriptor[];
+        config: Descriptor;
+      };
+      const blob = randomBytes(130_000);
+      const layer = { mediaType: MediaType.layerGzip, digest: digestOf(blob), size: blob.length };
+      for (const part of [blob, Buffer.from('{}')])
+        await bench.registry.pushBlob(`demo/${name}`, { digest: digestOf(part), size: part.length }, () => [
+          part,
+        ]);
+      const config = {
+        mediaType: 'application/vnd.example.config',
+        digest: digestOf(Buffer.from('{}')),
+        size: 2,
+      };
+      const text = JSON.stringify({ ...manifest, config, layers: [layer] });
+      await bench.registry.pushManifest(`demo/${name}`, descriptor.mediaType, Buffer.from(text), {
+        tag: '1',
+      });
+    }
+    await bench.run('add', small!);
+    const lsOf = async (): Promise<string> => (await bench.run('ls', '--images')).stdout.toString();
+    for (const look of [['ls'], ['stats'], ['verify']]) {
+      const seen = await bench.run('--limit', '140kB', ...look);
+      expect(seen.stderr, look.join(' ')).not.to.include('evicted');
+    }
+    expect(await lsOf())
+      .to.include(image)
+      .and.include(small);
+    const added = await bench.run('--limit', '240kB', 'add', large!);
+    expect(added.stderr).to.match(/^evicted .+ \(.+\) to stay within the limit$/m);
+    expect(await lsOf()).to.include(large);
+    const pruned = await bench.run('--limit', '140kB', '--json', 'prune');
+    expect((JSON.parse(pruned.stdout.toString()) as PruneReport).items.length).to.be.greaterThan(0);
   });
 });
 

@@ -20,6 +20,7 @@ import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
 import { openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
+import { RetiredBlobs } from './retired-blobs.js';
 import type { TempFiles } from './temp-files.js';
 
 /** How often a handle looks whether another tool replaced `index.json`, in ms. */
@@ -50,6 +51,8 @@ export interface StateOptions {
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
   readonly claimBlob: (digest: Digest) => Claim | undefined;
+  /** Bytes; undefined when the blob is not here. */
+  readonly sizeOfBlob: (digest: Digest) => number | undefined;
   /** Where room is limited. */
   readonly space: Space | undefined;
 }
@@ -66,6 +69,7 @@ export class LayoutState {
   readonly #files: FileSystem;
   readonly #paths: StatePaths;
   readonly #lock: LayoutLock;
+  readonly #retired: RetiredBlobs;
   #snapshot: Snapshot;
   #refreshedAt = -Infinity;
   #nextCheck = 0;
@@ -91,6 +95,15 @@ export class LayoutState {
       blob: options.blobPath,
     };
     this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout);
+    this.#retired = new RetiredBlobs({
+      files: options.files,
+      temps: options.temps,
+      path: join(side, 'retired'),
+      maxSize: options.space?.maxSize,
+      sizeOf: options.sizeOfBlob,
+      unlink: async (digest) =>
+        this.#snapshot.table.of(digest).length === 0 && (await options.unlinkBlob(digest)),
+    });
     this.#snapshot = openSnapshot(this.#files, this.#paths);
     options.space?.expect(this.#spaceForCommit());
   }
@@ -260,16 +273,37 @@ export class LayoutState {
     return this.#look(({ table }) => table.of(digest).length > 0);
   }
 
-  /** Unlinks blobs that still have no entry when nobody can add one. */
-  async unlinkUnknown(digests: readonly Digest[]): Promise<Digest[]> {
+  /**
+   * Unlinks blobs that still have no entry when nobody can add one.
+   *
+   * @param mayGo is asked right before a blob is unlinked
+   */
+  async unlinkUnknown(
+    digests: readonly Digest[],
+    mayGo: (digest: Digest) => boolean = () => true,
+  ): Promise<Digest[]> {
     return this.#exclusive('removal of orphans', async () => {
       while (!this.#settle()) await this.#commit();
       const removed: Digest[] = [];
       for (const digest of digests) {
-        if (this.#snapshot.table.of(digest).length > 0) continue;
+        if (this.#snapshot.table.of(digest).length > 0 || !mayGo(digest)) continue;
         if (await this.#options.unlinkBlob(digest)) removed.push(digest);
       }
       return removed;
+    });
+  }
+
+  /** Derived blobs that commits have superseded, and that are still here. */
+  get retired(): readonly Digest[] {
+    return this.#retired.list().map(({ digest }) => digest);
+  }
+
+  /** Unlinks derived blobs that were superseded so long ago. @param age ms */
+  async dropRetired(age: number): Promise<boolean> {
+    if (this.#retired.list().length === 0) return false;
+    return this.#exclusive('eviction', async () => {
+      this.#settle();
+      return this.#retired.drop(age);
     });
   }
 
@@ -491,8 +525,10 @@ export class LayoutState {
     }
     if (done) this.#damagedMap = undefined;
     this.#reload();
-    for (const digest of done ? (derived?.unlink ?? []) : []) {
-      if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
+    if (done && derived !== undefined) {
+      const { table: written } = this.#snapshot;
+      const superseded = derived.unlink.filter((digest) => written.of(digest).length === 0);
+      await this.#retired.retire(superseded, new Set(derived.keep));
     }
     return done;
   }

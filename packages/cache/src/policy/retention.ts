@@ -8,7 +8,7 @@ import {
 } from '@layercache/oci';
 import type { Limits, OciLayout, RoomMade, Shortage } from '@layercache/layout';
 import type { MetricsRecorder } from '../metrics/metrics.js';
-import { Evictor } from './evictor.js';
+import { Evictor, type EvictedItem } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
 import { expiryOf, isPinned, withExpiry, withPin } from '../entries/lifetime.js';
@@ -21,6 +21,8 @@ export interface RetentionOptions {
   readonly eviction?: EvictionStrategy | undefined;
   /** How long an image stays after it was added, in ms, where its `add` does not say. Default: for ever. */
   readonly ttl?: number | undefined;
+  /** Is told of each thing that is evicted because space is needed. */
+  readonly onEvicted?: ((item: EvictedItem) => void) | undefined;
 }
 
 /** Bytes that could go, by what they are. */
@@ -36,27 +38,17 @@ export class Retention {
   readonly #layout: OciLayout;
   readonly #evictor: Evictor;
   readonly #ttl: number | undefined;
-  readonly #maxSize: number | undefined;
 
   constructor(layout: OciLayout, options: RetentionOptions, logger: Logger, metrics: MetricsRecorder) {
-    const { limits, eviction = costAware, ttl } = options;
+    const { limits, eviction: strategy = costAware, ttl, onEvicted } = options;
     this.#layout = layout;
     this.#ttl = ttl;
-    this.#maxSize = limits?.maxSize;
-    this.#evictor = new Evictor(layout, eviction, logger, metrics, limits?.maxSize);
+    const maxSize = limits?.maxSize;
+    this.#evictor = new Evictor({ layout, strategy, logger, metrics, maxSize, onEvicted });
   }
 
   makeRoom(shortage: Shortage): Promise<RoomMade> {
     return this.#evictor.makeRoom(shortage);
-  }
-
-  /** Comes below a limit that is lower than what is there. What cannot go stays. */
-  async settle(): Promise<void> {
-    for (;;) {
-      const taken = await this.#layout.spaceTaken();
-      const bytes = (taken ?? 0) - (this.#maxSize ?? Infinity);
-      if (bytes <= 0 || (await this.makeRoom({ bytes, entries: 0, derived: false })) === 'busy') return;
-    }
   }
 
   /** What the entry of an image says of how long it stays: as it was said before, and its time begins anew. */
