@@ -54,6 +54,37 @@ describe('layercache prune, rm and pin', function () {
     expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(image);
   });
 
+  it('refuses to remove a layer that an image needs, unless forced, and verify tells what is lost', async () => {
+    const { layers } = JSON.parse((await bench.run('--json', 'ls', '--layers')).stdout.toString()) as {
+      layers: { digests: string[] }[];
+    };
+    const [digest = ''] = layers[0]!.digests;
+    const refused = await bench.run('rm', digest);
+    expect(refused.code).to.equal(2);
+    expect(refused.stderr).to.include(image).and.include('force');
+    expect((await bench.run('rm', '--force', digest)).code).to.equal(0);
+    const verified = await bench.run('verify');
+    expect(verified.code).to.equal(1);
+    expect(verified.stdout.toString()).to.include(
+      `broken: images: image ${image} is incomplete: blob ${digest}`,
+    );
+  });
+
+  it('lists an image that has lost its name, and removes it by its digest', async () => {
+    await bench.run('add', image, '--name', 'moving:1');
+    await bench.run('rm', image);
+    const other = await bench.registry.fetchManifest('demo/app', '1');
+    const changed = Buffer.from(
+      Buffer.from(other.bytes).toString().replace(/\}$/, ',"annotations":{"changed":"yes"}}'),
+    );
+    await bench.registry.pushManifest('demo/app', other.descriptor.mediaType, changed, { tag: 'next' });
+    await bench.run('add', `${bench.host}/demo/app:next`, '--name', 'moving:1');
+    const { digest } = other.descriptor;
+    expect((await bench.run('ls', '--images')).stdout.toString()).to.match(new RegExp(`^- +${digest}`, 'm'));
+    expect((await bench.run('rm', digest)).stderr).to.include('removed');
+    expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(digest);
+  });
+
   it('holds a limit that is given with an option or a variable, and refuses junk', async () => {
     const low = await bench.run('--limit', '20', 'ls');
     expect(low.code, 'a forgotten unit does not empty the cache').to.equal(2);

@@ -11,6 +11,7 @@ import type { MetricsRecorder } from '../metrics/metrics.js';
 import { Evictor, type EvictedItem } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
+import { imagesThatNeed } from '../images/needed-by.js';
 import { expiryOf, isPinned, withExpiry, withPin } from '../entries/lifetime.js';
 import { GRACE, prune, type PruneOptions, type PruneReport } from './prune.js';
 
@@ -85,12 +86,28 @@ export class Retention {
     return removed;
   }
 
-  /** Removes what a digest names: an image with what no other needs, or a blob. False when there is nothing. */
-  async removeDigest(digest: Digest): Promise<boolean> {
+  /**
+   * Removes what a digest names: an image with what no other needs, or a blob. False when there is nothing.
+   *
+   * @param force also when another image needs it
+   * @throws LayercacheError `USAGE` when an image needs it
+   */
+  async removeDigest(digest: Digest, force: boolean): Promise<boolean> {
     const entries = this.#entriesOf(digest);
+    if (!force && entries.length > 0) await this.#refuseIfNeeded(digest);
     if (!entries.some((entry) => isManifestMediaType(entry.mediaType))) return this.#layout.remove(digest);
     for (const entry of entries) if (isPinned(entry)) await this.#layout.put(withPin(entry, false));
-    return this.#takeOut(digest);
+    return (await this.#takeOut(digest)) || (force && (await this.#layout.remove(digest)));
+  }
+
+  async #refuseIfNeeded(digest: Digest): Promise<void> {
+    const [first, ...others] = await imagesThatNeed(this.#layout, digest);
+    if (first === undefined) return;
+    const more = others.length === 0 ? '' : ` and ${others.length} more`;
+    throw new LayercacheError(
+      'USAGE',
+      `${digest} is needed by image ${refName(first) ?? first.digest}${more}: remove that first, or force it`,
+    );
   }
 
   prune(options: PruneOptions): Promise<PruneReport> {
