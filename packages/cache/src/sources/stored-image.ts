@@ -55,7 +55,10 @@ export class StoredImageReader implements ImageReader {
   async fetchBlob(_repository: string, digest: Digest, options: FetchBlobOptions = {}): Promise<FetchedBlob> {
     const size = await this.#sizeOf(digest);
     const offset = options.range?.first ?? 0;
-    return { size, offset, body: this.#store.read(digest, offset, options.signal) };
+    const body = this.#store.read(digest, offset, options.signal);
+    // An abort may come before anybody reads, and without a listener its error would end the process.
+    body.on('error', () => undefined);
+    return { size, offset, body };
   }
 
   async #readManifest(digest: Digest): Promise<Uint8Array> {
