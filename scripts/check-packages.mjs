@@ -1,6 +1,6 @@
 // Packs every package, installs the tarballs in an empty folder as a stranger would, and uses what they export.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,28 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const dir = mkdtempSync(join(tmpdir(), 'layercache-pack-'));
 const run = (command, args, cwd = dir) =>
   execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+
+/** pnpm gives each package what it declares and nothing else, so that an undeclared import fails. */
+function runIsolated(tarballs, version) {
+  const isolated = join(dir, 'isolated');
+  mkdirSync(isolated);
+  const places = tarballs.map((name) => {
+    const { name: packageName } = JSON.parse(run('tar', ['xzOf', name, 'package/package.json']));
+    return [packageName, `file:${join(dir, name)}`];
+  });
+  const all = Object.fromEntries(places);
+  writeFileSync(
+    join(isolated, 'package.json'),
+    JSON.stringify({ private: true, dependencies: { layercache: all.layercache }, pnpm: { overrides: all } }),
+  );
+  const pnpm = (...args) => run('npx', ['--yes', 'pnpm@10', ...args], isolated);
+  pnpm('install', '--config.node-linker=isolated', '--config.hoist=false', '--silent', '--ignore-scripts');
+  const program = join(isolated, 'node_modules/.bin/layercache');
+  const said = run(program, ['--version'], isolated).trim();
+  if (said !== version)
+    throw new Error(`installed by pnpm, layercache --version says ${said}, not ${version}`);
+  run(program, ['--cache', 'demo-cache/first', 'demo'], isolated);
+}
 
 try {
   run('npm', ['pack', '--workspaces', '--pack-destination', dir, '--loglevel=error'], root);
@@ -47,6 +69,7 @@ try {
   // What looks for files of its own: the scanner's thread, the page of the report.
   if (JSON.parse(layercache('--json', 'index', name)).hits !== 0) throw new Error('nothing was indexed');
   layercache('stats', '--html', 'report.html');
+  runIsolated(tarballs, version);
   console.log(`${tarballs.length} packages installed and used; layercache --version says ${version}`);
 } finally {
   rmSync(dir, { recursive: true, force: true });

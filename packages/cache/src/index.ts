@@ -61,6 +61,7 @@ export {
 
 // Room: what stays and what goes.
 export type { PruneOptions, PruneReason, PruneReport, PrunedItem } from './policy/prune.js';
+export type { EvictedItem } from './policy/evictor.js';
 export type { Reclaimable, RetentionOptions } from './policy/retention.js';
 export { composite, costAware, lru, size, strategies, strategyNamed, ttl } from './policy/strategies.js';
 export type { Candidate, CandidateKind, EvictionContext, EvictionStrategy } from './policy/strategy.js';

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
+  isLayercacheError,
   parseDigest,
   refName,
   silentLogger,
@@ -26,6 +27,7 @@ import { collectImage } from './export/collect-image.js';
 import { openTarget } from './export/open-target.js';
 import { blobOrigins } from './entries/origins.js';
 import { looksLikeDigest } from './entries/names.js';
+import { unnamedImages } from './images/needed-by.js';
 import { ImageNames, type NamedImage } from './images/image-names.js';
 import type { ImageView, ReadFileOptions } from './indexes/image-view.js';
 import { IndexStore } from './indexes/index-store.js';
@@ -38,6 +40,7 @@ import {
 } from './indexes/layer-indexes.js';
 import type { StoredLayerIndex } from './indexes/stored-index.js';
 import { debugReport, type DebugReportOptions } from './insight/debug-report.js';
+import { withImageCheck } from './insight/image-integrity.js';
 import { cacheReport, type CacheReport } from './insight/report.js';
 import { cacheStats, type CacheStats, type StatsOptions, type StatsSubject } from './insight/stats.js';
 import type {
@@ -175,7 +178,6 @@ export class LayerCache {
     metrics.keepIn(layout);
     try {
       cache = new LayerCache(layout, options, metrics);
-      await cache.#retention.settle();
       return cache;
     } catch (error) {
       await layout.close();
@@ -331,6 +333,14 @@ export class LayerCache {
     yield* this.#names.all();
   }
 
+  /**
+   * Images that have no name (any more): a tag moved on, or the source gave none. They are removed by their digest.
+   * Referrers, such as SOCI indexes, belong to the image that is their subject.
+   */
+  unnamedImages(): Promise<Descriptor[]> {
+    return unnamedImages(this.#layout);
+  }
+
   /** The entries that a digest or diffID names: what index.json says of it. */
   lookup(digestOrDiffID: string): readonly Entry[] {
     return this.#layout.lookup(parseDigest(digestOrDiffID));
@@ -439,11 +449,15 @@ export class LayerCache {
   /**
    * Removes what a name or a digest means, pinned or not: an image with all that no other needs, or a blob. An image
    * that has another name only loses this one. Resolves with whether there was anything.
+   *
+   * @param options.force remove a blob or manifest although an image needs it. Default false
+   * @throws LayercacheError `USAGE` when an image needs it; `STORAGE` when it cannot be told whether one does
    */
-  async remove(nameOrDigest: string): Promise<boolean> {
+  async remove(nameOrDigest: string, options: { readonly force?: boolean } = {}): Promise<boolean> {
     const named = this.#names.find(nameOrDigest);
     if (named !== undefined) return this.#retention.removeImage(named);
-    return looksLikeDigest(nameOrDigest) && this.#retention.removeDigest(parseDigest(nameOrDigest));
+    if (!looksLikeDigest(nameOrDigest)) return false;
+    return this.#retention.removeDigest(parseDigest(nameOrDigest), options.force ?? false);
   }
 
   /** Takes out what is over, what was not used for long, what nothing leads to, and what is too much. */
@@ -513,12 +527,12 @@ export class LayerCache {
   }
 
   /**
-   * Checks everything the cache holds: every byte, every pair. With `repair`, what is broken is dropped or fetched
-   * again from where it came, and blobs that lost their entry are taken up.
+   * Checks everything the cache holds: every byte, every pair, and whether each image can be used. With `repair`, what
+   * is broken is dropped or fetched again from where it came, and blobs that lost their entry are taken up.
    */
   verify(options: VerifyCacheOptions = {}): Promise<VerifyReport> {
-    const run = (): Promise<VerifyReport> =>
-      verify(this.#layout, {
+    const run = async (): Promise<VerifyReport> => {
+      const report = await verify(this.#layout, {
         ...options,
         concurrency: this.#concurrency,
         derived: derivedBlobs,
@@ -531,6 +545,12 @@ export class LayerCache {
           return true;
         },
       });
+      return withImageCheck(report, {
+        layout: this.#layout,
+        canBeHad: async (blob) => (await this.#blobs.state(blob)) !== 'missing',
+        signal: options.signal,
+      });
+    };
     return this.metrics.time('verify', run);
   }
 
@@ -568,10 +588,20 @@ export class LayerCache {
     this.tags.close();
     try {
       // What it writes is counted, too.
-      await this.#layout.sync();
+      await this.#commitIfItFits();
       await this.metrics.close();
     } finally {
       await this.#layout.close();
+    }
+  }
+
+  /** Entries of others stay in the journal where a cache is full; those of this handle have the space they need. */
+  async #commitIfItFits(): Promise<void> {
+    try {
+      await this.#layout.sync();
+    } catch (error) {
+      if (!isLayercacheError(error, 'CACHE_FULL')) throw error;
+      this.#logger.debug({ message: 'journal not committed', error: error.message });
     }
   }
 

@@ -84,13 +84,17 @@ export class Layer {
 
   /**
    * Whether this machine has decompressed the layer and seen that digest and diffID belong together. Asked by
-   * diffID, one proven compressed form is enough.
+   * diffID, that goes for every compressed digest in {@link digests}.
    */
   get proven(): boolean {
     const { compressed, tar } = this.#record;
     if (!this.#isDiffID()) return this.#own()?.proven ?? false;
     // A tar that nobody compressed is its own diffID: there is no pair to prove.
-    return compressed.some((entry) => entry.proven) || (compressed.length === 0 && tar !== undefined);
+    const proven = new Set(
+      compressed.filter((entry) => entry.proven).map((entry) => entry.descriptor.digest),
+    );
+    if (tar !== undefined && this.digests.length === 0) return true;
+    return proven.size > 0 && this.digests.every((digest) => proven.has(digest));
   }
 
   /**

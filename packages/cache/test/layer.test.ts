@@ -3,7 +3,8 @@ import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect } from 'chai';
-import { MediaType, digestHex, digestOf, type Digest } from '@layercache/oci';
+import { Annotation, MediaType, digestHex, digestOf, type Descriptor, type Digest } from '@layercache/oci';
+import { OciLayout } from '@layercache/layout';
 import type { Registry } from '@layercache/registry';
 import type { LayerCache } from '../src/index.js';
 import {
@@ -56,6 +57,34 @@ describe('a layer of the cache', () => {
     await bytesOf(cache.layer(gzip.diffID).uncompressed());
     expect(cache.layer(gzip.diffID).proven).to.equal(true);
     expect(cache.layer(gzip.descriptor.digest).proven).to.equal(true);
+  });
+
+  it('is not proven by what another tool lists as its compressed forms', async () => {
+    const other = layerOf(tarOf({ other: 'content' }));
+    const dir = await scratch.dir();
+    const layout = await OciLayout.open(dir);
+    for (const bytes of [tar, gzip.bytes, other.bytes]) await layout.write(bytes);
+    const listing = (digests: readonly Digest[]): Descriptor => ({
+      mediaType: MediaType.layer,
+      digest: gzip.diffID,
+      size: tar.length,
+      annotations: { [Annotation.digest]: digests.join(',') },
+    });
+    await layout.put(listing([other.descriptor.digest]));
+    await layout.close();
+    const cache = await scratch.cache({ dir });
+    expect(cache.layer(gzip.diffID).proven).to.equal(false);
+    await cache.close();
+    const again = await OciLayout.open(dir);
+    await again.put(
+      { ...gzip.descriptor, annotations: { [Annotation.diffID]: gzip.diffID } },
+      { proven: true },
+    );
+    await again.put(listing([other.descriptor.digest, gzip.descriptor.digest]));
+    await again.close();
+    const both = await scratch.cache({ dir });
+    expect(both.layer(gzip.descriptor.digest).proven).to.equal(true);
+    expect(both.layer(gzip.diffID).proven, 'one of two is proven').to.equal(false);
   });
 
   it('keeps the tar it was decompressed to, and serves it from disk then', async () => {

@@ -190,6 +190,8 @@ describe('the cache index in the layout itself', () => {
     expect(await reached()).to.deep.equal([one.descriptor.digest]);
     await cache.add('registry.test/app:2');
     expect((await reached()).sort()).to.deep.equal([one.descriptor.digest, two.descriptor.digest].sort());
+    expect(cache.lookup(before.digest), 'it is no entry any more').to.deep.equal([]);
+    await cache.prune({ grace: 0 });
     await failure('NOT_FOUND', () => cache.blob(before.digest));
   });
 

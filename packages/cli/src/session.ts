@@ -1,12 +1,12 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { LayerCache, type Limits } from '@layercache/cache';
-import type { Logger } from '@layercache/oci';
+import { LayerCache } from '@layercache/cache';
+import { shortDigest, type Logger } from '@layercache/oci';
 import { RegistryClient, type RetryOptions } from '@layercache/registry';
 import type { Command } from 'commander';
 import { parseSize } from './quantity.js';
 import { stderrLogger, type LogLevel } from './logger.js';
-import { createOutput, type Output } from './output.js';
+import { createOutput, formatBytes, type Output } from './output.js';
 import { createProgress, createStepProgress, type Progress, type StepProgress } from './progress.js';
 import { isStderrTerminal } from './terminal.js';
 
@@ -52,13 +52,18 @@ export class Session {
 
   /** Opens the cache for as long as `work` takes. */
   async withCache<T>(work: (cache: LayerCache) => Promise<T>, options: CacheOptions = {}): Promise<T> {
+    const maxSize = this.limit;
     const cache = await LayerCache.open(this.cacheDir, {
       create: options.create ?? true,
       repair: options.repair ?? false,
       logger: this.logger,
       registry: (host) => this.client(host, options.retry),
       staleIfError: options.staleIfError ?? false,
-      limits: this.#limits(),
+      limits: maxSize === undefined ? undefined : { maxSize },
+      onEvicted: ({ kind, names, digest, bytes }) => {
+        const what = names.length === 0 ? `${kind} ${shortDigest(digest)}` : names.join(', ');
+        this.output.note(`evicted ${what} (${formatBytes(bytes)}) to stay within the limit`);
+      },
     });
     try {
       return await work(cache);
@@ -67,12 +72,12 @@ export class Session {
     }
   }
 
-  /** A limit holds in every process that has it, so the variable is the way to give it for good. */
-  #limits(): Limits | undefined {
+  /** Bytes. A limit holds in every process that has it, so the variable is the way to give it for good. */
+  get limit(): number | undefined {
     const { limit } = this.#options;
-    if (limit !== undefined) return { maxSize: parseSize(limit, '--limit') };
+    if (limit !== undefined) return parseSize(limit, '--limit');
     const variable = process.env.LAYERCACHE_LIMIT ?? '';
-    return variable === '' ? undefined : { maxSize: parseSize(variable, 'LAYERCACHE_LIMIT') };
+    return variable === '' ? undefined : parseSize(variable, 'LAYERCACHE_LIMIT');
   }
 
   client(host: string, retry?: RetryOptions): RegistryClient {

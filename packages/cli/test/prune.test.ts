@@ -1,4 +1,6 @@
+import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
+import { MediaType, digestOf, type Descriptor } from '@layercache/oci';
 import type { PruneReport } from '@layercache/cache';
 import { parseDuration, parseSize } from '../src/quantity.js';
 import { Bench } from './program.js';
@@ -52,8 +54,38 @@ describe('layercache prune, rm and pin', function () {
     expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(image);
   });
 
+  it('refuses to remove a layer that an image needs, unless forced, and verify tells what is lost', async () => {
+    const { layers } = JSON.parse((await bench.run('--json', 'ls', '--layers')).stdout.toString()) as {
+      layers: { digests: string[] }[];
+    };
+    const [digest = ''] = layers[0]!.digests;
+    const refused = await bench.run('rm', digest);
+    expect(refused.code).to.equal(2);
+    expect(refused.stderr).to.include(image).and.include('force');
+    expect((await bench.run('rm', '--force', digest)).code).to.equal(0);
+    const verified = await bench.run('verify');
+    expect(verified.code).to.equal(1);
+    expect(verified.stdout.toString()).to.include(
+      `broken: images: image ${image} is incomplete: blob ${digest}`,
+    );
+  });
+
+  it('lists an image that has lost its name, and removes it by its digest', async () => {
+    await bench.run('add', image, '--name', 'moving:1');
+    await bench.run('rm', image);
+    const other = await bench.registry.fetchManifest('demo/app', '1');
+    const changed = Buffer.from(
+      Buffer.from(other.bytes).toString().replace(/\}$/, ',"annotations":{"changed":"yes"}}'),
+    );
+    await bench.registry.pushManifest('demo/app', other.descriptor.mediaType, changed, { tag: 'next' });
+    await bench.run('add', `${bench.host}/demo/app:next`, '--name', 'moving:1');
+    const { digest } = other.descriptor;
+    expect((await bench.run('ls', '--images')).stdout.toString()).to.match(new RegExp(`^- +${digest}`, 'm'));
+    expect((await bench.run('rm', digest)).stderr).to.include('removed');
+    expect((await bench.run('ls', '--images')).stdout.toString()).not.to.include(digest);
+  });
+
   it('holds a limit that is given with an option or a variable, and refuses junk', async () => {
-    expect((await bench.run('--limit', '1MiB', 'ls', '--images')).stdout.toString()).to.include(image);
     const low = await bench.run('--limit', '20', 'ls');
     expect(low.code, 'a forgotten unit does not empty the cache').to.equal(2);
     expect(low.stderr).to.include('unit');
@@ -71,6 +103,46 @@ describe('layercache prune, rm and pin', function () {
     ]) {
       expect((await bench.run(...junk)).code, junk.join(' ')).to.equal(2);
     }
+  });
+
+  it('says what it evicts for what it stores, and evicts nothing when it only looks', async () => {
+    const [small, large] = ['x', 'y'].map((name) => `${bench.host}/demo/${name}:1`);
+    for (const name of ['x', 'y']) {
+      const { descriptor, bytes } = await bench.registry.fetchManifest('demo/app', '1');
+      const manifest = JSON.parse(Buffer.from(bytes).toString()) as {
+        layers: Descriptor[];
+        config: Descriptor;
+      };
+      const blob = randomBytes(130_000);
+      const layer = { mediaType: MediaType.layerGzip, digest: digestOf(blob), size: blob.length };
+      for (const part of [blob, Buffer.from('{}')])
+        await bench.registry.pushBlob(`demo/${name}`, { digest: digestOf(part), size: part.length }, () => [
+          part,
+        ]);
+      const config = {
+        mediaType: 'application/vnd.example.config',
+        digest: digestOf(Buffer.from('{}')),
+        size: 2,
+      };
+      const text = JSON.stringify({ ...manifest, config, layers: [layer] });
+      await bench.registry.pushManifest(`demo/${name}`, descriptor.mediaType, Buffer.from(text), {
+        tag: '1',
+      });
+    }
+    await bench.run('add', small!);
+    const lsOf = async (): Promise<string> => (await bench.run('ls', '--images')).stdout.toString();
+    for (const look of [['ls'], ['stats'], ['verify']]) {
+      const seen = await bench.run('--limit', '140kB', ...look);
+      expect(seen.stderr, look.join(' ')).not.to.include('evicted');
+    }
+    expect(await lsOf())
+      .to.include(image)
+      .and.include(small);
+    const added = await bench.run('--limit', '240kB', 'add', large!);
+    expect(added.stderr).to.match(/^evicted .+ \(.+\) to stay within the limit$/m);
+    expect(await lsOf()).to.include(large);
+    const pruned = await bench.run('--limit', '140kB', '--json', 'prune');
+    expect((JSON.parse(pruned.stdout.toString()) as PruneReport).items.length).to.be.greaterThan(0);
   });
 });
 

@@ -14,7 +14,17 @@ describe('layercache verify', function () {
       await bench.run('add', `${bench.host}/demo/app:1`);
       const clean = await bench.run('verify');
       expect(clean.code, clean.stdout.toString()).to.equal(0);
-      for (const step of ['layout', 'index', 'sizes', 'digests', 'pairs', 'map', 'journal', 'orphans']) {
+      for (const step of [
+        'layout',
+        'index',
+        'sizes',
+        'digests',
+        'pairs',
+        'map',
+        'journal',
+        'orphans',
+        'images',
+      ]) {
         expect(clean.stdout.toString()).to.match(new RegExp(`^${step} `, 'm'));
       }
 

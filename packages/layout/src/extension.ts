@@ -20,8 +20,10 @@ export interface Derived {
   readonly put: readonly Descriptor[];
   /** Digests whose entries are dropped: what was derived before. */
   readonly drop: readonly Digest[];
-  /** Blobs that nothing needs any more. They go when the new `index.json` is in place. */
+  /** Blobs that are superseded. They go some time after the new `index.json` is in place. */
   readonly unlink: readonly Digest[];
+  /** Blobs that what was derived consists of: they stay, also where they were superseded before. */
+  readonly keep?: readonly Digest[];
 }
 
 export interface AdoptContext {

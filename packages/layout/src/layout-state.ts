@@ -24,6 +24,7 @@ import { pairCounterparts } from './pairing.js';
 import { journalBound, spaceForChanges, spaceForCommit } from './space/side-space.js';
 import type { Space } from './space/space.js';
 import { indexIdentity, openSnapshot, type Snapshot, type StatePaths } from './snapshot.js';
+import { RetiredBlobs } from './retired-blobs.js';
 import type { TempFiles } from './temp-files.js';
 
 /** How often a handle looks whether another tool replaced `index.json`, in ms. */
@@ -58,9 +59,9 @@ export interface StateOptions {
   readonly writeBlob: (bytes: Uint8Array) => Promise<Digest>;
   readonly hasBlob: (digest: Digest, size?: number) => Promise<boolean>;
   readonly unlinkBlob: (digest: Digest) => Promise<boolean>;
-  /** Ends what `writeBlob` began: the blob is in `index.json`, or what is there refers to it. */
-  readonly unpinBlob: (digest: Digest) => void;
   readonly claimBlob: (digest: Digest, corrupt?: bigint) => Claim | undefined;
+  /** Bytes; undefined when the blob is not here. */
+  readonly sizeOfBlob: (digest: Digest) => number | undefined;
   /** Where room is limited. */
   readonly space: Space | undefined;
 }
@@ -77,6 +78,7 @@ export class LayoutState {
   readonly #files: FileSystem;
   readonly #paths: StatePaths;
   readonly #lock: LayoutLock;
+  readonly #retired: RetiredBlobs;
   #snapshot: Snapshot;
   #refreshedAt = -Infinity;
   #nextCheck = 0;
@@ -85,8 +87,6 @@ export class LayoutState {
   /** The inode of a map that cannot be read. */
   #damagedMap: bigint | undefined;
   #brokenTold = false;
-  /** Blobs that the commit under way has written. */
-  readonly #written: Digest[] = [];
   /** How many records of the journal cannot be understood, and were told of. */
   #unknownTold = 0;
   /** When this handle first appended something that is not committed, in ms; 0: nothing. */
@@ -109,6 +109,15 @@ export class LayoutState {
     };
     this.#lock = new LayoutLock(options.files, join(side, 'lock'), options.lockTimeout, (holder) => {
       options.logger.warn({ message: 'waiting for the lock of the layout', dir: options.dir, holder });
+    });
+    this.#retired = new RetiredBlobs({
+      files: options.files,
+      temps: options.temps,
+      path: join(side, 'retired'),
+      maxSize: options.space?.maxSize,
+      sizeOf: options.sizeOfBlob,
+      unlink: async (digest) =>
+        this.#snapshot.table.of(digest).length === 0 && (await options.unlinkBlob(digest)),
     });
     this.#snapshot = openSnapshot(this.#files, this.#paths);
     options.space?.expect(this.#spaceForCommit());
@@ -311,16 +320,37 @@ export class LayoutState {
     return this.#look(({ table }) => table.of(digest));
   }
 
-  /** Unlinks blobs that still have no entry when nobody can add one. */
-  async unlinkUnknown(digests: readonly Digest[]): Promise<Digest[]> {
+  /**
+   * Unlinks blobs that still have no entry when nobody can add one.
+   *
+   * @param mayGo is asked right before a blob is unlinked
+   */
+  async unlinkUnknown(
+    digests: readonly Digest[],
+    mayGo: (digest: Digest) => boolean = () => true,
+  ): Promise<Digest[]> {
     return this.#exclusive('removal of orphans', async () => {
       while (!this.#settle()) await this.#commit();
       const removed: Digest[] = [];
       for (const digest of digests) {
-        if (this.#snapshot.table.of(digest).length > 0) continue;
+        if (this.#snapshot.table.of(digest).length > 0 || !mayGo(digest)) continue;
         if (await this.#options.unlinkBlob(digest)) removed.push(digest);
       }
       return removed;
+    });
+  }
+
+  /** Derived blobs that commits have superseded, and that are still here. */
+  get retired(): readonly Digest[] {
+    return this.#retired.list().map(({ digest }) => digest);
+  }
+
+  /** Unlinks derived blobs that were superseded so long ago. @param age ms */
+  async dropRetired(age: number): Promise<boolean> {
+    if (this.#retired.list().length === 0) return false;
+    return this.#exclusive('eviction', async () => {
+      this.#settle();
+      return this.#retired.drop(age);
     });
   }
 
@@ -596,11 +626,11 @@ export class LayoutState {
       snapshot.release();
     }
     if (done) this.#damagedMap = undefined;
-    // Or no other process could ever unlink them.
-    for (const digest of this.#written.splice(0)) this.#options.unpinBlob(digest);
     this.#reload();
-    for (const digest of done ? (derived?.unlink ?? []) : []) {
-      if (this.#snapshot.table.of(digest).length === 0) await this.#options.unlinkBlob(digest);
+    if (done && derived !== undefined) {
+      const { table: written } = this.#snapshot;
+      const superseded = derived.unlink.filter((digest) => written.of(digest).length === 0);
+      await this.#retired.retire(superseded, new Set(derived.keep));
     }
     return done;
   }
@@ -622,12 +652,7 @@ export class LayoutState {
   }
 
   async #derive(snapshot: Snapshot, changed: ReadonlySet<Digest> | undefined): Promise<Derived | undefined> {
-    const { extension, readBlob } = this.#options;
-    const writeBlob = async (bytes: Uint8Array): Promise<Digest> => {
-      const digest = await this.#options.writeBlob(bytes);
-      this.#written.push(digest);
-      return digest;
-    };
+    const { extension, readBlob, writeBlob } = this.#options;
     const { table } = snapshot;
     const all = entriesOf(table);
     const derived = await extension?.derive({

@@ -55,6 +55,8 @@ const MAX_HOLDS = 512;
 /** Blobs that are held open and go with one commit. */
 const EVICTED_TOGETHER = 128;
 const LOCK_TIMEOUT = 30_000;
+/** After this many ms a blob that this handle pinned may go for others: its writer has given up, or is told later. */
+const ABANDONED = 60_000;
 
 export interface OpenOptions {
   /** Make the layout where there is none. Default: true. */
@@ -133,13 +135,19 @@ export class OciLayout {
       // Under the lock: what has to be done about a corrupt one waits for that.
       readBlob: (digest) => this.#blobs.readBytes(digest, {}, false),
       // Its room was made with that of the commit it is written in.
-      writeBlob: async (bytes) => (await this.#blobs.write(bytes)).digest,
+      writeBlob: async (bytes) => {
+        const { digest } = await this.#blobs.write(bytes);
+        // Written under the exclusive lock, so that nobody can remove it before the commit is done.
+        this.#blobs.pins.release(digest);
+        return digest;
+      },
       hasBlob: (digest, size) => this.has(digest, size),
       unlinkBlob: (digest) => this.#blobs.unlink(digest),
-      unpinBlob: (digest) => {
-        this.#blobs.pins.release(digest);
+      claimBlob: (digest, corrupt) => {
+        this.#blobs.pins.releaseIdle(digest, ABANDONED);
+        return this.#blobs.claim(digest, corrupt);
       },
-      claimBlob: (digest, corrupt) => this.#blobs.claim(digest, corrupt),
+      sizeOfBlob: (digest) => this.#blobs.facts(digest)?.size,
       space,
     });
   }
@@ -554,8 +562,10 @@ export class OciLayout {
       this,
       Array.from(this.entries(), (entry) => entry.descriptor),
     );
+    const retired = new Set(this.retiredBlobs());
     const orphans: StoredBlob[] = [];
     for await (const blob of this.storedBlobs()) {
+      if (retired.has(blob.digest)) continue;
       if (Date.now() - blob.usedAt.getTime() < grace || referenced.has(blob.digest)) continue;
       if (this.#state.of(blob.digest).length === 0) orphans.push(blob);
     }
@@ -577,6 +587,55 @@ export class OciLayout {
     } catch (error) {
       throw storageError(error, `remove orphans of ${this.dir}`);
     }
+  }
+
+  /**
+   * Removes blobs that still have no entry, and were not used since they were chosen, unless another process is about to
+   * put one.
+   *
+   * @param blobs with the last use that was seen when they were chosen
+   * @returns the digests that went
+   */
+  async removeUnlisted(blobs: readonly EvictedBlob[]): Promise<Digest[]> {
+    const seen = new Map(blobs.map(({ digest, usedAt }) => [digest, usedAt?.getTime() ?? 0] as const));
+    const isIdle = (digest: Digest): boolean =>
+      (this.#blobs.facts(digest)?.usedAt.getTime() ?? Infinity) <= (seen.get(digest) ?? 0);
+    try {
+      const removed = await this.#state.unlinkUnknown([...seen.keys()], isIdle);
+      await this.#space?.trim();
+      return removed;
+    } catch (error) {
+      throw storageError(error, `remove blobs without an entry from ${this.dir}`);
+    }
+  }
+
+  /** Derived blobs that commits have superseded. They stay for some minutes, for tools that are reading them. */
+  retiredBlobs(): readonly Digest[] {
+    return this.#state.retired;
+  }
+
+  /**
+   * Removes derived blobs that commits have superseded.
+   *
+   * @param age ms since they were. Default: all of them, because space is needed
+   * @returns whether that freed anything
+   */
+  async dropRetired(age = 0): Promise<boolean> {
+    try {
+      const dropped = await this.#state.dropRetired(age);
+      if (dropped) await this.#space?.trim();
+      return dropped;
+    } catch (error) {
+      throw storageError(error, `remove superseded blobs from ${this.dir}`);
+    }
+  }
+
+  /**
+   * Ends what a write began: no entry for the blob is to come from this handle, because there is one already. Without
+   * it, the blob could not be evicted for a while.
+   */
+  unpin(digest: Digest): void {
+    this.#blobs.pins.release(parseDigest(digest));
   }
 
   /**

@@ -12,7 +12,9 @@ export type VerifyStepName =
   | 'missing'
   | 'pairs'
   | 'orphans'
-  | 'temporary files';
+  | 'temporary files'
+  /** By the owner of a layout who knows what images need. */
+  | 'images';
 
 /**
  * - `corrupted`: the bytes of a blob were read to the end, and are not its digest's

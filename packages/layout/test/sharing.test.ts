@@ -333,6 +333,7 @@ describe('what an extension derives', () => {
         await layout.sync();
         const second = layout.lookupTag('derived')!.descriptor;
         expect(second.digest).not.to.equal(first.digest);
+        expect(await layout.dropRetired()).to.equal(true);
         expect(await layout.has(first.digest)).to.equal(false);
         expect(readIndex(dir).manifests.map((entry) => entry.digest)).to.have.members([
           one.digest,

@@ -9,7 +9,7 @@ import {
   type Digest,
 } from '@layercache/oci';
 import type { OciLayout } from '@layercache/layout';
-import { layerRecord } from '../layer-record.js';
+import { isLayerDescriptor, layerRecord } from '../layer-record.js';
 import { isPinned } from '../entries/lifetime.js';
 import { CACHE_TAG } from '../entries/names.js';
 import { blobKind, type BlobKind } from './blob-kind.js';
@@ -69,7 +69,6 @@ class CensusTaker {
   readonly #names = new Map<Digest, string[]>();
   readonly #pinned = new Set<Digest>();
   readonly #layerIndexes = new Map<Digest, CountedBlob[]>();
-  #cacheIndex: Digest | undefined;
 
   constructor(layout: OciLayout) {
     this.#layout = layout;
@@ -80,6 +79,10 @@ class CensusTaker {
     for await (const { digest, size, usedAt } of this.#layout.storedBlobs()) {
       throwIfAborted(signal);
       this.blobs.set(digest, emptyCount(digest, size, usedAt));
+    }
+    for (const digest of this.#layout.retiredBlobs()) {
+      const blob = this.blobs.get(digest);
+      if (blob !== undefined) blob.kind = 'cache index';
     }
     const manifests: Descriptor[] = [];
     for (const { descriptor } of this.#layout.entries()) {
@@ -99,8 +102,9 @@ class CensusTaker {
 
   /** Named images, then manifests that belong to none: indexes first, and last what refers to another. */
   countImages(graph: ManifestGraph): CountedImage[] {
-    for (const { children } of graph.nodes) for (const child of children) this.#describe(child);
-    if (this.#cacheIndex !== undefined) this.#markCacheIndex(graph, this.#cacheIndex);
+    for (const { blobs, manifests } of graph.nodes)
+      for (const child of [...blobs, ...manifests]) this.#describe(child);
+    this.#markCacheIndexes(graph);
     const images: CountedImage[] = [];
     for (const [digest, names] of this.#names) if (names.length > 0) images.push(this.#image(graph, digest));
     const rank = (digest: Digest): number =>
@@ -115,10 +119,7 @@ class CensusTaker {
   #note(manifest: Descriptor): void {
     const { digest } = manifest;
     const name = refName(manifest);
-    if (name === CACHE_TAG) {
-      this.#cacheIndex = digest;
-      return;
-    }
+    if (name === CACHE_TAG) return;
     if (isPinned(manifest)) this.#pinned.add(digest);
     const names = this.#names.get(digest) ?? [];
     this.#names.set(digest, name === undefined ? names : [...names, name].sort());
@@ -141,8 +142,11 @@ class CensusTaker {
       if (blob !== undefined) own(image, blob);
       const node = graph.node(next);
       if (node === undefined) continue;
-      queue.push(...node.children.map((child) => child.digest), ...graph.referrers(next));
-      for (const { digest } of node.layers) if (!seen.has(digest)) this.#addLayer(image, digest);
+      for (const { digest } of [...node.blobs, ...node.manifests]) queue.push(digest);
+      for (const digest of graph.referrers(next)) queue.push(digest);
+      for (const layer of node.blobs.slice(1)) {
+        if (isLayerDescriptor(layer) && !seen.has(layer.digest)) this.#addLayer(image, layer.digest);
+      }
     }
     return image;
   }
@@ -161,15 +165,21 @@ class CensusTaker {
     image.layers.push({ digest, diffID: record?.diffID, forms });
   }
 
-  /** The cache index and its shards are no images, though they look like it. */
-  #markCacheIndex(graph: ManifestGraph, digest: Digest): void {
-    const mark = (each: Digest): void => {
-      const blob = this.blobs.get(each);
-      if (blob !== undefined) blob.kind = 'cache index';
-    };
-    mark(digest);
-    for (const child of graph.node(digest)?.children ?? [])
-      if (!this.#names.has(child.digest)) mark(child.digest);
+  /** Cache indexes, former ones too, and their shards are no images, though they look like it. */
+  #markCacheIndexes(graph: ManifestGraph): void {
+    for (const { descriptor, kind, blobs } of graph.nodes) {
+      const { digest } = descriptor;
+      if (kind !== 'cache index' && kind !== 'shard') continue;
+      const names = this.#names.get(digest);
+      // An index that a user gave another name is what the user says.
+      if (names !== undefined && names.length > 0) continue;
+      this.#names.delete(digest);
+      const config = kind === 'shard' ? blobs.slice(0, 1) : [];
+      for (const each of [descriptor, ...config]) {
+        const blob = this.blobs.get(each.digest);
+        if (blob !== undefined) blob.kind = 'cache index';
+      }
+    }
   }
 
   #describe(descriptor: Descriptor): CountedBlob {

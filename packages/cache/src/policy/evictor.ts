@@ -1,8 +1,9 @@
 import { throwIfAborted, type Digest, type Logger } from '@layercache/oci';
 import type { OciLayout, PartialFile, RoomMade, Shortage, StoredBlob } from '@layercache/layout';
 import type { MetricsRecorder } from '../metrics/metrics.js';
-import { ImagePartsReader } from '../share/image-parts.js';
+import { ImageGraph } from '../images/image-graph.js';
 import { Inventory, type Loss } from './inventory.js';
+import { unreferencedBlobs } from './unreferenced.js';
 import type { Candidate, EvictionContext, EvictionStrategy } from './strategy.js';
 
 /** How much more is made room for than is missing, as a part of the limit: so that not each blob looks at all. */
@@ -10,6 +11,21 @@ const AHEAD = 1 / 256;
 
 /** How long an upload must have been idle to be worth less than what is in the cache, in ms. */
 const STALE = 60_000;
+
+/** How long a blob must have been unreferenced and idle to go before anything that is cached, in ms. */
+const ABANDONED = 600_000;
+
+/** One thing that was evicted. */
+export interface EvictedItem {
+  /** `orphan`: a blob that nothing refers to. */
+  readonly kind: Candidate['kind'] | 'orphan';
+  /** Of the blob, or of the image's manifest. */
+  readonly digest: Digest;
+  /** Of an image. */
+  readonly names: readonly string[];
+  /** Bytes on disk that went with it. */
+  readonly bytes: number;
+}
 
 /** What to take out, and how much of it. */
 export interface EvictionGoal {
@@ -25,61 +41,129 @@ export interface Eviction {
   readonly loss: Loss;
 }
 
+export interface EvictorContext {
+  readonly layout: OciLayout;
+  readonly strategy: EvictionStrategy;
+  readonly logger: Logger;
+  readonly metrics: MetricsRecorder;
+  /** Bytes that the cache may have, where that is limited. */
+  readonly maxSize?: number | undefined;
+  readonly onEvicted?: ((item: EvictedItem) => void) | undefined;
+}
+
 /** Makes room in a cache. */
 export class Evictor {
   readonly #layout: OciLayout;
   readonly #strategy: EvictionStrategy;
   readonly #logger: Logger;
   readonly #metrics: MetricsRecorder;
-  readonly #reader: ImagePartsReader;
+  readonly #graph: ImageGraph;
   readonly #ahead: number;
 
-  /** @param maxSize bytes that the cache may have, where that is limited */
-  constructor(
-    layout: OciLayout,
-    strategy: EvictionStrategy,
-    logger: Logger,
-    metrics: MetricsRecorder,
-    maxSize = 0,
-  ) {
+  /** When to look for abandoned blobs again, in ms since 1970: to look costs a walk over all blobs. */
+  #nextLook = 0;
+  readonly #onEvicted: (item: EvictedItem) => void;
+
+  constructor(context: EvictorContext) {
+    const { layout, strategy, logger, metrics, maxSize = 0, onEvicted = () => undefined } = context;
+    this.#onEvicted = onEvicted;
     this.#layout = layout;
     this.#strategy = strategy;
     this.#logger = logger;
     this.#metrics = metrics;
-    this.#reader = new ImagePartsReader(layout);
+    this.#graph = new ImageGraph(layout);
     this.#ahead = Math.floor(maxSize * AHEAD);
   }
 
   inventory(): Promise<Inventory> {
-    return Inventory.of(this.#layout, this.#reader);
+    return Inventory.of(this.#layout, this.#graph);
   }
 
   /**
-   * Evicts until as much is gone, or says that it cannot and evicts nothing. What a writer holds is passed over, and
-   * so may be less than wanted: whoever wants room asks again.
+   * Evicts until as much is gone, or says that it cannot and evicts nothing. Blobs that a writer holds are passed over,
+   * so that less than wanted may go: the caller asks again.
+   *
+   * @throws LayercacheError `STORAGE` when it cannot be told what an image needs: then nothing is evicted
    */
   async makeRoom({ bytes, entries, derived }: Shortage): Promise<RoomMade> {
-    if (entries === 0 && ((await this.#dropPartial()) || (await this.#layout.dropStaged(STALE))))
-      return 'freed';
+    if (entries === 0 && (await this.#dropAbandoned(bytes))) return 'freed';
     const goal = { bytes, entries };
     const passedOver = new Set<Digest>();
     for (;;) {
       const inventory = await this.inventory();
       const context = { now: new Date(), derived };
       const free = inventory.candidates.filter((each) => !passedOver.has(each.digest));
-      const { plan, enough } = choose(
-        inventory,
-        this.#strategy.rank(free, context),
-        goal,
-        bytes > 0 ? this.#ahead : 0,
-      );
-      if (!enough) return bytes > 0 && !derived && (await this.#layout.dropStaged(0)) ? 'freed' : 'busy';
-      if ((await this.evict(plan)).length > 0) return 'freed';
+      const ranking =
+        bytes > 0 ? this.#byBytes(inventory, free, context) : this.#strategy.rank(free, context);
+      const { plan, enough } = choose(inventory, ranking, goal, bytes > 0 ? this.#ahead : 0);
+      if (!enough) return bytes > 0 && !derived && (await this.#dropLastResort(bytes)) ? 'freed' : 'busy';
+      const evicted = await this.evict(plan);
+      for (const { candidate, loss } of evicted) this.#onEvicted({ ...itemOf(candidate), bytes: loss.bytes });
+      if (evicted.length > 0) return 'freed';
       for (const { candidate } of plan) passedOver.add(candidate.digest);
     }
   }
 
-  /** Takes out what was chosen. Resolves with what of it went. */
+  /**
+   * The order in which candidates go where bytes are wanted: an image whose contents are elsewhere frees next to nothing
+   * and is forgotten last, and one that has nothing here stays.
+   */
+  *#byBytes(
+    inventory: Inventory,
+    candidates: readonly Candidate[],
+    context: EvictionContext,
+    strategy = this.#strategy,
+  ): Generator<Candidate> {
+    const here = candidates.filter((each) => !inventory.isElsewhere(each));
+    yield* strategy.rank(here, context);
+    const remote = candidates.filter((each) => inventory.isElsewhere(each) && !inventory.isAbsent(each));
+    if (remote.length > 0) yield* strategy.rank(remote, context);
+  }
+
+  /** Former cache indexes, and what was begun and nobody goes on with: worth less than anything that is cached. */
+  async #dropAbandoned(bytes: number): Promise<boolean> {
+    if (await this.#layout.dropRetired()) return true;
+    if (await this.#dropPartial()) return true;
+    if (await this.#layout.dropStaged(STALE)) return true;
+    if (Date.now() < this.#nextLook) return false;
+    if (await this.#dropUnreferenced(bytes, ABANDONED)) return true;
+    this.#nextLook = Date.now() + STALE;
+    return false;
+  }
+
+  /** Uploads that may still go on, when nothing else is left: a client can send them again. */
+  async #dropLastResort(bytes: number): Promise<boolean> {
+    return (await this.#dropUnreferenced(bytes, STALE)) || (await this.#layout.dropStaged(0));
+  }
+
+  /**
+   * Removes unreferenced blobs, the oldest first, until as many bytes are free.
+   *
+   * @param idle ms that a blob must not have been written or read for
+   */
+  async #dropUnreferenced(bytes: number, idle: number): Promise<boolean> {
+    const old = (await unreferencedBlobs(this.#layout, this.#graph))
+      .filter(({ usedAt }) => Date.now() - usedAt.getTime() >= idle)
+      .sort((a, b) => a.usedAt.getTime() - b.usedAt.getTime());
+    const chosen: StoredBlob[] = [];
+    let size = 0;
+    for (const blob of old) {
+      if (size >= bytes) break;
+      chosen.push(blob);
+      size += blob.size;
+    }
+    if (chosen.length === 0) return false;
+    const gone = new Set(await this.#layout.removeUnlisted(chosen));
+    for (const { digest, size: freed } of chosen) {
+      if (!gone.has(digest)) continue;
+      const item = { kind: 'orphan', digest, names: [], bytes: freed } as const;
+      this.#note(item);
+      this.#onEvicted(item);
+    }
+    return gone.size > 0;
+  }
+
+  /** Evicts what was chosen. Resolves with what of it went. */
   async evict(plan: readonly Eviction[]): Promise<Eviction[]> {
     const blobs = plan.flatMap(({ loss }) => loss.blobs);
     const names = plan.flatMap(({ loss }) => loss.names);
@@ -91,12 +175,15 @@ export class Evictor {
       return [{ candidate, loss: { ...loss, blobs: went, bytes } }];
     });
     for (const { candidate, loss } of done) {
-      const { kind, digest, names: called } = candidate;
-      this.#logger.debug({ message: 'evicted', kind, digest, names: called, bytes: loss.bytes });
-      this.#metrics.count('evictions');
-      this.#metrics.count('bytesEvicted', loss.bytes);
+      this.#note({ ...itemOf(candidate), bytes: loss.bytes });
     }
     return done;
+  }
+
+  #note(item: EvictedItem): void {
+    this.#logger.info({ message: 'evicted', ...item });
+    this.#metrics.count('evictions');
+    this.#metrics.count('bytesEvicted', item.bytes);
   }
 
   /** The beginning of a download that nobody goes on with is worth least. One at a time. */
@@ -115,8 +202,12 @@ export class Evictor {
   }
 
   rank(inventory: Inventory, strategy: EvictionStrategy | undefined, context: EvictionContext): Candidate[] {
-    return [...(strategy ?? this.#strategy).rank(inventory.candidates, context)];
+    return [...this.#byBytes(inventory, inventory.candidates, context, strategy)];
   }
+}
+
+function itemOf({ kind, digest, names }: Candidate): Omit<EvictedItem, 'bytes'> {
+  return { kind, digest, names };
 }
 
 /**

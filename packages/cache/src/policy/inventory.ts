@@ -10,7 +10,7 @@ import type { Entry, EvictedBlob, OciLayout } from '@layercache/layout';
 import { indexedLayer } from '../indexes/stored-index.js';
 import { isTar } from '../layer-record.js';
 import { CACHE_TAG } from '../entries/names.js';
-import type { ImagePartsReader } from '../share/image-parts.js';
+import type { ImageGraph } from '../images/image-graph.js';
 import { followersOf } from '../share/selection.js';
 import { expiryOf, isPinned } from '../entries/lifetime.js';
 import type { Candidate, CandidateKind } from './strategy.js';
@@ -60,8 +60,12 @@ export class Inventory {
     this.#stored = stored;
   }
 
-  /** Bytes of blobs are those on disk: an entry whose blob is elsewhere takes none. */
-  static async of(layout: OciLayout, reader: ImagePartsReader): Promise<Inventory> {
+  /**
+   * Bytes of blobs are those on disk: an entry whose blob is elsewhere takes none.
+   *
+   * @throws LayercacheError `STORAGE` when it cannot be told what an image needs: then nothing may be removed
+   */
+  static async of(layout: OciLayout, graph: ImageGraph): Promise<Inventory> {
     const entries = [...layout.entries()].filter(({ descriptor }) => refName(descriptor) !== CACHE_TAG);
     const stored = new Map<Digest, Stored>();
     const entriesOf = new Map<Digest, number>();
@@ -71,7 +75,7 @@ export class Inventory {
       const facts = stored.has(digest) ? undefined : layout.blobFacts(digest);
       if (facts !== undefined) stored.set(digest, { size: facts.size, usedAt: facts.usedAt.getTime() });
     }
-    return new Collector(entries, stored, entriesOf).collect(reader);
+    return new Collector(entries, stored, entriesOf).collect(graph);
   }
 
   static make(
@@ -84,14 +88,18 @@ export class Inventory {
     for (const parts of [...units.map((unit) => unit.parts), ...staying])
       for (const part of parts) needed.set(part, (needed.get(part) ?? 0) + 1);
     const byCandidate = new Map<Candidate, Unit>();
+    const now = new Date();
     const sizeOf = (digest: Digest): number => stored.get(digest)?.size ?? 0;
+    const isOwn = (part: Digest): boolean => needed.get(part) === 1;
+    const lastUse = (of: readonly Digest[]): number | undefined => {
+      const times = of.flatMap((part) => stored.get(part)?.usedAt ?? []);
+      return times.length === 0 ? undefined : times.reduce((latest, time) => Math.max(latest, time));
+    };
     for (const { candidate, parts, used } of units) {
-      const own = parts.filter((part) => needed.get(part) === 1);
-      const bytes = own.reduce((sum, part) => sum + sizeOf(part), 0);
-      // Layers are shared with images that nobody uses any more.
-      const ownUsed = used.filter((part) => needed.get(part) === 1);
-      const times = (ownUsed.length > 0 ? ownUsed : used).map((part) => stored.get(part)?.usedAt ?? 0);
-      const complete = { ...candidate, bytes, usedAt: new Date(Math.max(0, ...times)) };
+      const bytes = parts.filter(isOwn).reduce((sum, part) => sum + sizeOf(part), 0);
+      // Layers are shared with images that nobody uses any more. Of an image that is elsewhere the manifest tells.
+      const usedAt = lastUse(used.filter(isOwn)) ?? lastUse(used) ?? lastUse(parts);
+      const complete = { ...candidate, bytes, usedAt: usedAt === undefined ? now : new Date(usedAt) };
       byCandidate.set(complete, { candidate: complete, parts, used });
     }
     return new Inventory(byCandidate, needed, entriesOf, stored);
@@ -99,6 +107,16 @@ export class Inventory {
 
   get candidates(): readonly Candidate[] {
     return [...this.#units.keys()];
+  }
+
+  /** Whether the contents of a candidate are all elsewhere, so that to forget it frees next to nothing. */
+  isElsewhere(candidate: Candidate): boolean {
+    return this.#units.get(candidate)?.used.every((part) => !this.#stored.has(part)) ?? true;
+  }
+
+  /** Whether nothing of a candidate is on this disk. */
+  isAbsent(candidate: Candidate): boolean {
+    return this.#units.get(candidate)?.parts.every((part) => !this.#stored.has(part)) ?? true;
   }
 
   /** Takes a candidate out. What nothing else needs goes with it. */
@@ -142,9 +160,9 @@ class Collector {
     this.#entriesOf = entriesOf;
   }
 
-  async collect(reader: ImagePartsReader): Promise<Inventory> {
+  async collect(graph: ImageGraph): Promise<Inventory> {
     this.#collectRebuildable();
-    await this.#collectImages(reader);
+    await this.#collectImages(graph);
     this.#collectLoose();
     return Inventory.make(this.#units, this.#staying, this.#entriesOf, this.#stored);
   }
@@ -168,7 +186,7 @@ class Collector {
     }
   }
 
-  async #collectImages(reader: ImagePartsReader): Promise<void> {
+  async #collectImages(graph: ImageGraph): Promise<void> {
     const descriptors = this.#entries.map(({ descriptor }) => descriptor);
     const followers = followersOf(descriptors, true);
     const byManifest = new Map<Digest, Descriptor[]>();
@@ -180,7 +198,11 @@ class Collector {
     const children = new Set<Digest>();
     for (const [digest, [image]] of byManifest) {
       if (image === undefined) continue;
-      const { manifests, blobs } = await reader.closure(image);
+      if (await isPartOfCacheIndex(graph, image)) {
+        byManifest.delete(digest);
+        continue;
+      }
+      const { manifests, blobs } = await graph.closure(image);
       for (const manifest of manifests) if (manifest.digest !== digest) children.add(manifest.digest);
       const parts = blobs.flatMap((blob) => [blob, ...(followers.get(blob.digest) ?? [])]);
       closures.set(digest, {
@@ -233,4 +255,10 @@ class Collector {
       used,
     });
   }
+}
+
+/** Whether a manifest without a name is a former cache index, or a shard of one. The next commit drops it. */
+async function isPartOfCacheIndex(graph: ImageGraph, manifest: Descriptor): Promise<boolean> {
+  const { kind } = await graph.node(manifest);
+  return (kind === 'cache index' || kind === 'shard') && refName(manifest) === undefined;
 }

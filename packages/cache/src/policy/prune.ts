@@ -79,6 +79,7 @@ export async function prune(
       reason: 'partial',
     });
   if (!dryRun) {
+    await layout.dropRetired(grace);
     await layout.removeOrphans({ grace });
     for (const partial of partials) await layout.removePartial(partial);
     if (expired) await untagExpired(layout, now);

@@ -8,9 +8,10 @@ import {
 } from '@layercache/oci';
 import type { Limits, OciLayout, RoomMade, Shortage } from '@layercache/layout';
 import type { MetricsRecorder } from '../metrics/metrics.js';
-import { Evictor } from './evictor.js';
+import { Evictor, type EvictedItem } from './evictor.js';
 import type { Candidate, EvictionStrategy } from './strategy.js';
 import { costAware } from './strategies.js';
+import { imagesThatNeed } from '../images/needed-by.js';
 import { expiryOf, isPinned, withExpiry, withPin } from '../entries/lifetime.js';
 import { GRACE, prune, type PruneOptions, type PruneReport } from './prune.js';
 
@@ -21,6 +22,8 @@ export interface RetentionOptions {
   readonly eviction?: EvictionStrategy | undefined;
   /** How long an image stays after it was added, in ms, where its `add` does not say. Default: for ever. */
   readonly ttl?: number | undefined;
+  /** Is told of each thing that is evicted because space is needed. */
+  readonly onEvicted?: ((item: EvictedItem) => void) | undefined;
 }
 
 /** Bytes that could go, by what they are. */
@@ -36,27 +39,17 @@ export class Retention {
   readonly #layout: OciLayout;
   readonly #evictor: Evictor;
   readonly #ttl: number | undefined;
-  readonly #maxSize: number | undefined;
 
   constructor(layout: OciLayout, options: RetentionOptions, logger: Logger, metrics: MetricsRecorder) {
-    const { limits, eviction = costAware, ttl } = options;
+    const { limits, eviction: strategy = costAware, ttl, onEvicted } = options;
     this.#layout = layout;
     this.#ttl = ttl;
-    this.#maxSize = limits?.maxSize;
-    this.#evictor = new Evictor(layout, eviction, logger, metrics, limits?.maxSize);
+    const maxSize = limits?.maxSize;
+    this.#evictor = new Evictor({ layout, strategy, logger, metrics, maxSize, onEvicted });
   }
 
   makeRoom(shortage: Shortage): Promise<RoomMade> {
     return this.#evictor.makeRoom(shortage);
-  }
-
-  /** Comes below a limit that is lower than what is there. What cannot go stays. */
-  async settle(): Promise<void> {
-    for (;;) {
-      const taken = await this.#layout.spaceTaken();
-      const bytes = (taken ?? 0) - (this.#maxSize ?? Infinity);
-      if (bytes <= 0 || (await this.makeRoom({ bytes, entries: 0, derived: false })) === 'busy') return;
-    }
   }
 
   /** What the entry of an image says of how long it stays: as it was said before, and its time begins anew. */
@@ -93,12 +86,28 @@ export class Retention {
     return removed;
   }
 
-  /** Removes what a digest names: an image with what no other needs, or a blob. False when there is nothing. */
-  async removeDigest(digest: Digest): Promise<boolean> {
+  /**
+   * Removes what a digest names: an image with what no other needs, or a blob. False when there is nothing.
+   *
+   * @param force also when another image needs it
+   * @throws LayercacheError `USAGE` when an image needs it
+   */
+  async removeDigest(digest: Digest, force: boolean): Promise<boolean> {
     const entries = this.#entriesOf(digest);
+    if (!force && entries.length > 0) await this.#refuseIfNeeded(digest);
     if (!entries.some((entry) => isManifestMediaType(entry.mediaType))) return this.#layout.remove(digest);
     for (const entry of entries) if (isPinned(entry)) await this.#layout.put(withPin(entry, false));
-    return this.#takeOut(digest);
+    return (await this.#takeOut(digest)) || (force && (await this.#layout.remove(digest)));
+  }
+
+  async #refuseIfNeeded(digest: Digest): Promise<void> {
+    const [first, ...others] = await imagesThatNeed(this.#layout, digest);
+    if (first === undefined) return;
+    const more = others.length === 0 ? '' : ` and ${others.length} more`;
+    throw new LayercacheError(
+      'USAGE',
+      `${digest} is needed by image ${refName(first) ?? first.digest}${more}: remove that first, or force it`,
+    );
   }
 
   prune(options: PruneOptions): Promise<PruneReport> {

@@ -19,6 +19,7 @@ import { SOCI_INDEX_TYPE } from '../indexes/soci-index.js';
 import { indexedLayer } from '../indexes/stored-index.js';
 import { claimPairs, isImageConfig, parseManifest, readImageConfig } from '../images/manifest.js';
 import {
+  CACHE_ARTIFACT_TYPE,
   decodeCacheIndex,
   decodeImageShard,
   decodeShard,
@@ -37,9 +38,10 @@ type DeriveContext = Parameters<LayoutExtension['derive']>[0];
  * (an image, or a whole cache) becomes entries.
  */
 export function cacheExtension(logger: Logger): LayoutExtension {
+  const kinds = new Map<Digest, boolean>();
   return {
     names: [CACHE_TAG],
-    derive: (context) => deriveCacheIndex(context),
+    derive: (context) => deriveCacheIndex(context, kinds),
     recognise: recogniseCacheIndex,
     adopt: (context) => adoptManifests(context, logger),
   };
@@ -60,14 +62,18 @@ function recogniseCacheIndex(bytes: Uint8Array, digest: Digest): Descriptor | un
   };
 }
 
+/** @param kinds whether an image index is a cache index, for those that were looked into */
 async function deriveCacheIndex(
   context: DeriveContext,
-): Promise<{ put: Descriptor[]; drop: Digest[]; unlink: Digest[] }> {
-  const before = context.entries.filter((entry) => refName(entry) === CACHE_TAG).concat(context.superseded);
-  const index = encodeCacheIndex(
-    travellingEntries(context.entries, context.proven),
-    cachedImages(context.entries),
-  );
+  kinds: Map<Digest, boolean>,
+): Promise<{ put: Descriptor[]; drop: Digest[]; unlink: Digest[]; keep: Digest[] }> {
+  const entries = context.entries;
+  const former = await formerCacheIndexes(context, entries, kinds);
+  const stale = new Set(former.map(({ digest }) => digest));
+  const named = entries.filter((entry) => refName(entry) === CACHE_TAG);
+  const before = named.concat(context.superseded, former);
+  const staying = entries.filter((entry) => !stale.has(entry.digest) && !isNamelessShard(entry));
+  const index = encodeCacheIndex(travellingEntries(staying, context.proven), cachedImages(staying));
   const kept = new Set<Digest>([index.descriptor.digest]);
   for (const shard of index.shards) {
     await context.writeBlob(shard.config.bytes);
@@ -81,7 +87,7 @@ async function deriveCacheIndex(
   }
   await context.writeBlob(index.bytes);
   const superseded = new Set<Digest>();
-  const drop: Digest[] = [];
+  const drop = entries.filter(isNamelessShard).map(({ digest }) => digest);
   for (const entry of before) {
     if (kept.has(entry.digest)) continue;
     const decoded = await readOrUndefined(context, entry.digest, (bytes) =>
@@ -101,18 +107,55 @@ async function deriveCacheIndex(
       if (config !== undefined && !kept.has(config.config.digest)) superseded.add(config.config.digest);
     }
   }
-  return { put: [index.descriptor], drop, unlink: [...superseded] };
+  return { put: [index.descriptor], drop, unlink: [...superseded], keep: [...kept] };
+}
+
+/**
+ * Cache indexes that lost their name: a process died in the middle of a commit, or another tool wrote `index.json`
+ * without it. They are told by what is in them. As images they would keep alive, and send to others, all they list.
+ */
+async function formerCacheIndexes(
+  context: DeriveContext,
+  entries: readonly Descriptor[],
+  kinds: Map<Digest, boolean>,
+): Promise<Descriptor[]> {
+  const named = new Set(entries.filter((entry) => refName(entry) !== undefined).map(({ digest }) => digest));
+  const former: Descriptor[] = [];
+  for (const entry of entries) {
+    const { digest, mediaType } = entry;
+    if (!isIndexMediaType(mediaType) || named.has(digest)) continue;
+    const known =
+      kinds.get(digest) ??
+      (await readOrUndefined(
+        context,
+        digest,
+        (bytes) => decodeCacheIndex(bytes, `image index ${digest}`) !== undefined,
+      ));
+    if (known !== undefined) kinds.set(digest, known);
+    if (known === true) former.push(entry);
+  }
+  return former;
+}
+
+/** A shard that was taken for an image. */
+function isNamelessShard(entry: Descriptor): boolean {
+  return (
+    isManifestMediaType(entry.mediaType) &&
+    entry.artifactType === CACHE_ARTIFACT_TYPE &&
+    refName(entry) === undefined
+  );
 }
 
 /** The blobs that commits make and that have no entry: what the cache index of a layout consists of. */
 export async function derivedBlobs(layout: OciLayout): Promise<ReadonlySet<Digest>> {
+  const retired = layout.retiredBlobs();
   const entry = layout.lookupTag(CACHE_TAG)?.descriptor;
-  if (entry === undefined) return new Set();
+  if (entry === undefined) return new Set(retired);
   const readBlob = (digest: Digest): Promise<Uint8Array> => layout.readBytes(digest, { touch: false });
   const decoded = await readOrUndefined({ readBlob }, entry.digest, (bytes) =>
     decodeCacheIndex(bytes, `cache index ${entry.digest}`),
   );
-  return new Set(decoded === undefined ? [] : shardBlobs(decoded));
+  return new Set([...retired, ...(decoded === undefined ? [] : shardBlobs(decoded))]);
 }
 
 /** A superseded document that is gone or broken is no reason not to commit. */
@@ -129,7 +172,7 @@ async function readOrUndefined<T>(
   }
 }
 
-/** A manifest to look into. The one that the cache's own name stands for may be a whole cache. */
+/** A manifest to look into. */
 interface Found {
   readonly descriptor: Descriptor;
   /** Whether index.json lists it: then it is an entry already. */
@@ -194,7 +237,8 @@ async function referenced(
   context: AdoptContext,
 ): Promise<{ entries: Descriptor[]; children: Descriptor[] }> {
   const bytes = await context.readBlob(manifest.digest);
-  if (refName(manifest) === CACHE_TAG && isIndexMediaType(manifest.mediaType)) {
+  // Told by what it is: another tool may have copied it here under another name, or without one.
+  if (isIndexMediaType(manifest.mediaType)) {
     const decoded = decodeCacheIndex(bytes, `cache index ${manifest.digest}`);
     if (decoded !== undefined) return expandCacheIndex(decoded, context);
   }

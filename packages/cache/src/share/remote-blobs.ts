@@ -54,9 +54,13 @@ export class RemoteBlobs {
   async fetch(descriptor: Descriptor, options: FetchOptions = {}): Promise<Ingested> {
     const { digest, size } = descriptor;
     if (await this.#layout.has(digest, size)) return { size, fetched: 0 };
-    return this.#atAnyOrigin(descriptor, options.origins ?? [], (origin) =>
+    const fetched = await this.#atAnyOrigin(descriptor, options.origins ?? [], (origin) =>
       this.#fetchFrom(origin, descriptor, options),
     );
+    // Its entry is there already, so that the blob needs no protection until one is put.
+    if (this.#layout.lookup(digest).some((entry) => entry.descriptor.digest === digest))
+      this.#layout.unpin(digest);
+    return fetched;
   }
 
   /** The first place that a blob was seen at, and where `work` does not fail. */

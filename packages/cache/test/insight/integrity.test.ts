@@ -90,8 +90,17 @@ describe('integrity', () => {
     await other.add('registry.example/team/wrong:1');
     const report = await other.verify();
     expect(report.found).to.deep.equal({ ...nothing, invalid: 1 });
-    expect((await other.verify({ repair: true })).ok).to.equal(true);
+    const repaired = await other.verify({ repair: true });
     expect(other.layer(layer.descriptor.digest).diffID).to.equal(layer.diffID);
+    expect(repaired.problems.map(({ step, repaired: done }) => [step, done])).to.deep.equal([
+      ['pairs', true],
+      ['images', false],
+    ]);
+    const [left, ...others] = (await other.verify()).problems;
+    expect(others, 'the image stays unusable').to.deep.equal([]);
+    expect(left).to.include({ step: 'images', kind: 'invalid', digest: wrong.descriptor.digest });
+    await other.remove('registry.example/team/wrong:1');
+    expect((await other.verify()).ok).to.equal(true);
     expect((await cache.verify()).ok).to.equal(true);
   });
 

@@ -3,7 +3,15 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { digestHex, type Digest } from '@layercache/oci';
 import type { LayerCache } from '../../src/index.js';
-import { imageOf, layerOf, pushImage, tarOf, type BuiltImage, type BuiltLayer } from '../image-builder.js';
+import {
+  imageOf,
+  layerOf,
+  pushImage,
+  pushIndex,
+  tarOf,
+  type BuiltImage,
+  type BuiltLayer,
+} from '../image-builder.js';
 import { Scratch, bytesOf, failure, memoryRegistry } from '../test-cache.js';
 
 const DAY = 86_400_000;
@@ -135,11 +143,52 @@ describe('retention', () => {
     expect(blobs.has(digestHex(one.layers[1]!.descriptor.digest))).to.equal(false);
     expect(blobs.has(digestHex(shared.descriptor.digest))).to.equal(true);
     const { digest } = two.layers[1]!.descriptor;
-    expect(await cache.remove(digest)).to.equal(true);
+    expect(await cache.remove(digest, { force: true })).to.equal(true);
     expect(await cache.remove(digest)).to.equal(false);
     expect((await blobsOf(cache)).has(digestHex(digest))).to.equal(false);
     expect(await cache.remove(two.descriptor.digest)).to.equal(true);
     expect([...cache.images()]).to.deep.equal([]);
+  });
+
+  it('refuses to remove what an image needs unless it is forced', async () => {
+    const index = await pushIndex(registry, 'r/app', 'both', [one, two]);
+    await cache.add(`${APP}:both`, { platform: 'all' });
+    const parts = [shared.descriptor, one.layers[1]!.descriptor, one.config.descriptor, one.descriptor];
+    for (const { digest } of parts) {
+      const error = await failure('USAGE', () => cache.remove(digest));
+      expect(error.message).to.match(/is needed by image reg\.test\/r\/app:(one|both)/);
+    }
+    expect((await cache.verify()).ok).to.equal(true);
+    await bytesOf(cache.layer(shared.diffID).uncompressed());
+    expect(await cache.remove(shared.diffID), 'a tar is made again').to.equal(true);
+    expect(await cache.remove(index.digest)).to.equal(true);
+    expect(await cache.remove(parts[1]!.digest, { force: true })).to.equal(true);
+    const { problems, ok } = await cache.verify();
+    expect(ok).to.equal(false);
+    expect(problems.map(({ step, kind, digest }) => ({ step, kind, digest }))).to.deep.equal([
+      { step: 'images', kind: 'missing', digest: one.descriptor.digest },
+    ]);
+    expect(problems[0]!.message).to.include(parts[1]!.digest).and.include(`${APP}:one`);
+    await cache.add(`${APP}:one`);
+    expect((await cache.verify()).ok).to.equal(true);
+  });
+
+  it('lists images without a name, of a tag that moved or of a source without names, and removes them', async () => {
+    await pushImage(registry, 'r/app', 'moving', one);
+    await cache.add(`${APP}:moving`);
+    const next = imageOf([layer('next')]);
+    await pushImage(registry, 'r/app', 'moving', next);
+    await cache.remove(`${APP}:one`);
+    expect(await cache.unnamedImages()).to.deep.equal([]);
+    await cache.tags.invalidate(`${APP}:moving`);
+    await cache.add(`${APP}:moving`);
+    expect((await cache.unnamedImages()).map(({ digest }) => digest)).to.deep.equal([one.descriptor.digest]);
+    await cache.exportSoci(`${APP}:two`);
+    expect(await cache.unnamedImages(), 'a referrer is no image').to.have.length(1);
+    expect(await cache.remove(one.descriptor.digest)).to.equal(true);
+    expect(await cache.unnamedImages()).to.deep.equal([]);
+    expect((await blobsOf(cache)).has(digestHex(one.layers[1]!.descriptor.digest))).to.equal(false);
+    await pushImage(registry, 'r/app', 'one', one);
   });
 
   it('takes only the name from an image that has another', async () => {

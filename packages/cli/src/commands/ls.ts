@@ -54,6 +54,7 @@ async function list(
 ): Promise<void> {
   const { output } = session;
   const images = wanted.images ? [...cache.images()] : [];
+  const unnamed = wanted.images ? await cache.unnamedImages() : [];
   const layers = wanted.layers
     ? await Promise.all([...cache.layers()].map((layer) => whereabouts(cache, layerFacts(layer))))
     : [];
@@ -61,11 +62,14 @@ async function list(
     output.document({
       ...(wanted.images
         ? {
-            images: images.map(({ name, descriptor, claimed }) => ({
-              name,
-              ...imageFacts(descriptor),
-              claimed,
-            })),
+            images: [
+              ...images.map(({ name, descriptor, claimed }) => ({
+                name,
+                ...imageFacts(descriptor),
+                claimed,
+              })),
+              ...unnamed.map(imageFacts),
+            ],
           }
         : {}),
       ...(wanted.layers ? { layers } : {}),
@@ -76,7 +80,14 @@ async function list(
     output.line(
       formatTable(
         ['IMAGE', 'DIGEST', 'NAME'],
-        images.map(({ name, descriptor, claimed }) => [name, descriptor.digest, claimed ? 'claimed' : '']),
+        [
+          ...images.map(({ name, descriptor, claimed }) => [
+            name,
+            descriptor.digest,
+            claimed ? 'claimed' : '',
+          ]),
+          ...unnamed.map(({ digest }) => ['-', digest, '']),
+        ],
       ),
     );
   }

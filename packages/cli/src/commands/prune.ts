@@ -15,11 +15,20 @@ export const prune: CommandModule = {
   register: (program) =>
     program
       .command('prune')
-      .description('take out what is over, what nothing leads to, and what is too much; pinned images stay')
-      .option('--max-size <size>', 'until the cache takes no more on disk: 20GB, 512MiB')
-      .option('--unused-for <time>', 'also what was not used for so long: 12h, 7d, 4w')
-      .option('--strategy <name>', 'what goes first: cost-aware, lru, ttl, size, composite', 'cost-aware')
-      .option('--dry-run', 'say what would go and why, and take out nothing')
+      .description(
+        'remove expired images and unreferenced blobs, and what exceeds a size; pinned images stay',
+      )
+      .option(
+        '--max-size <size>',
+        'evict until the cache takes no more on disk: 20GB, 512MiB (default: --limit)',
+      )
+      .option('--unused-for <time>', 'also remove images that were not used for so long: 12h, 7d, 4w')
+      .option(
+        '--strategy <name>',
+        'the order to evict in: cost-aware, lru, ttl, size, composite',
+        'cost-aware',
+      )
+      .option('--dry-run', 'say what would be removed and why, and remove nothing')
       .addHelpText(
         'after',
         example('layercache prune --dry-run --unused-for 7d', 'layercache prune --max-size 20GB'),
@@ -28,7 +37,7 @@ export const prune: CommandModule = {
   async run(session, command) {
     const { maxSize, unusedFor, strategy = '', dryRun } = command.opts<Options>();
     const options = {
-      maxSize: maxSize === undefined ? undefined : parseSize(maxSize, '--max-size'),
+      maxSize: maxSize === undefined ? session.limit : parseSize(maxSize, '--max-size'),
       unusedFor: unusedFor === undefined ? undefined : parseDuration(unusedFor, '--unused-for'),
       strategy: strategyNamed(strategy),
       dryRun,

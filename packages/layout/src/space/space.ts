@@ -56,6 +56,8 @@ export class Space {
   /** How much of them was in reserve when this handle last looked. Whoever takes it puts it back. */
   #reserveSeen = 0;
   #borrowed = false;
+  /** Whether this handle has stored anything. A handle that only looks writes what fits and evicts nothing. */
+  #stores = false;
   /** Bytes of the side account that callers count on. */
   #promised = 0;
 
@@ -102,6 +104,7 @@ export class Space {
   async reserve(size: number | undefined, options: ReserveOptions = {}): Promise<Room> {
     const { signal, written = 0, derived = false } = options;
     const account: Account = { left: 0, derived };
+    this.#stores = true;
     const fds = new Set<number>();
     await this.#fill(account, Math.max(0, (size ?? written + this.#step) - written), signal);
     let granted = Math.max(size ?? written + this.#step, written);
@@ -140,6 +143,7 @@ export class Space {
    */
   async withSideRoom<T>(bytes: number, commit: number | undefined, run: () => Promise<T>): Promise<T> {
     this.#need = commit ?? this.#need;
+    this.#stores ||= commit !== undefined && bytes > 0;
     this.#promised += bytes;
     try {
       if (this.#side.left < this.#promised || this.#reserveSeen < this.#need) {
@@ -278,7 +282,7 @@ export class Space {
         return short !== undefined && this.#ledger.reclaim() ? this.#take(account, bytes) : short;
       });
       if (shortage === undefined) return true;
-      if ((await this.makeRoom(shortage)) === 'busy') return false;
+      if (!this.#stores || (await this.makeRoom(shortage)) === 'busy') return false;
     }
   }
 

@@ -29,7 +29,7 @@ import type {
 } from '../registry.js';
 import { referrerOf, subjectSchema } from '../subject.js';
 import { Authorizer, scopeOf } from './authorizer.js';
-import { bodyExtent, resumingBody } from './blob-body.js';
+import { bodyExtent, resumingBody, type BodyExtent } from './blob-body.js';
 import { dockerCredentials, type CredentialStore } from './credentials.js';
 import { FallbackReferrers } from './fallback-referrers.js';
 import { Endpoints } from './endpoints.js';
@@ -205,8 +205,7 @@ export class RegistryClient implements Registry {
         signal,
       });
     };
-    const response = await open(wanted, range?.last);
-    const extent = bodyExtent(response, wanted);
+    const { response, extent } = await openFrom(open, wanted, range?.last);
     const last = extent.length === undefined ? undefined : extent.offset + extent.length - 1;
     const bytes = resumingBody(response, extent, {
       transport: this.#transport,
@@ -401,4 +400,26 @@ function contentDigest(response: HttpResponse): Digest | undefined {
     'REGISTRY',
     `a registry announced the digest ${JSON.stringify(value.slice(0, 160))}, which is none`,
   );
+}
+
+/**
+ * The answer to a GET of a blob, or of the rest of one. A registry that refuses the rest (416), or sends another range
+ * than the one asked for, is asked for all of the blob: the caller sees that by the offset, and starts over.
+ */
+async function openFrom(
+  open: (first: number, last: number | undefined) => Promise<HttpResponse>,
+  first: number,
+  last: number | undefined,
+): Promise<{ readonly response: HttpResponse; readonly extent: BodyExtent }> {
+  let response: HttpResponse | undefined;
+  try {
+    response = await open(first, last);
+    return { response, extent: bodyExtent(response, first) };
+  } catch (error) {
+    response?.body.destroy();
+    const refused = error instanceof RegistryError && (error.status === 416 || error.status === 206);
+    if (!refused || first === 0 || last !== undefined) throw error;
+  }
+  const whole = await open(0, undefined);
+  return { response: whole, extent: bodyExtent(whole, 0) };
 }

@@ -113,6 +113,33 @@ describe('a download whose connection breaks', () => {
     ));
 });
 
+describe('a registry that does not send the rest of a blob', () => {
+  const refusals: Readonly<Record<string, (response: ServerResponse) => void>> = {
+    'refuses the range': (response) => response.writeHead(416, { 'content-range': 'bytes */500000' }).end(),
+    'sends another range': (response) =>
+      response.writeHead(206, { 'content-range': 'bytes 0-9/500000' }).end('0123456789'),
+    'names no range': (response) => response.writeHead(206).end('0123456789'),
+  };
+  for (const [what, refuse] of Object.entries(refusals)) {
+    it(`and ${what} is asked for the whole, once, by a caller who wants all of the rest`, () =>
+      scripted(
+        (request, response) => {
+          if (request.headers.range === undefined) sendPart(request, response, Infinity);
+          else refuse(response);
+        },
+        async (host, seen) => {
+          const client = new RegistryClient(host, impatient);
+          const blob = await client.fetchBlob('app', DIGEST, { range: { first: 400_000 } });
+          expect([blob.offset, blob.size]).to.deep.equal([0, BYTES.length]);
+          expect((await bytesOf(blob.body)).equals(BYTES)).to.equal(true);
+          expect(seen).to.have.length(2);
+          await failureOf(client.fetchBlob('app', DIGEST, { range: { first: 400_000, last: 400_009 } }));
+          expect(seen, 'a part is no use to a caller who gets the whole').to.have.length(3);
+        },
+      ));
+  }
+});
+
 describe('a registry without ranges', () => {
   it('sends the whole blob, and that is said', () =>
     scripted(
