@@ -197,6 +197,7 @@ describe('what commits derive', () => {
         const derived = read(dir).filter((one) => one.mediaType === MediaType.index);
         expect(derived.map(refName)).to.deep.equal([DERIVED]);
         const blobs = await reopened(dir, async (other) => {
+          await other.dropRetired();
           const digests: Digest[] = [];
           for await (const { digest } of other.storedBlobs()) digests.push(digest);
           return digests;

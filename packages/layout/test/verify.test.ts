@@ -114,7 +114,7 @@ describe('verifying a layout', () => {
     });
   });
 
-  it('tells a torn blob from an entry with a wrong size', async () => {
+  it('tells a torn blob from an entry of which another tool wrote a wrong size', async () => {
     await inLayout(async (layout) => {
       await fill(layout);
       await editIndex(layout, (entries) =>
@@ -123,7 +123,8 @@ describe('verifying a layout', () => {
       truncateSync(layout.blobPath(digestOf(bad)), 4);
       const report = await verify(layout, { repair: true });
       expect(report.ok).to.equal(true);
-      expect(messages(report)).to.have.length(2);
+      // What is known of a size here is not given up for what another tool wrote.
+      expect(messages(report)).to.have.length(1);
       expect(layout.lookup(digestOf(good))[0]!.descriptor.size).to.equal(good.length);
       expect(layout.lookup(digestOf(bad))).to.deep.equal([]);
     });

@@ -163,8 +163,8 @@ async function factsOf(cache: LayerCache): Promise<unknown> {
       return { ...descriptor, annotations: oursOf(descriptor.annotations ?? {}), proven };
     });
   const pairs = layers.map(({ descriptor, diffID }) => {
-    const layer = cache.layer(diffID);
-    return { digest: cache.layer(descriptor.digest).diffID, proven: layer.proven };
+    const layer = cache.layer(descriptor.digest);
+    return { diffID: layer.diffID, proven: layer.proven, isFound: cache.has(diffID) };
   });
   const index = cache.image('layercache');
   const decoded = decodeCacheIndex(await bytesOf(cache.blob(index.digest)), 'index');
