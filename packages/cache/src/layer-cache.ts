@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
+  errorFields,
   parseDigest,
   refName,
   silentLogger,
@@ -10,7 +11,9 @@ import {
 } from '@layercache/oci';
 import {
   OciLayout,
+  cannotStore,
   indexStats,
+  nodeFileSystem,
   verify,
   type Entry,
   type IndexStats,
@@ -163,6 +166,7 @@ export class LayerCache {
       create: options.create ?? true,
       repair: options.repair ?? false,
       durability: options.durability ?? 'process',
+      files: options.files ?? nodeFileSystem,
       logger,
       extension: cacheExtension(logger),
       limits: checkedLimits(options.limits, async (shortage) =>
@@ -520,6 +524,7 @@ export class LayerCache {
     const run = (): Promise<VerifyReport> =>
       verify(this.#layout, {
         ...options,
+        files: this.#options.files ?? nodeFileSystem,
         concurrency: this.#concurrency,
         derived: derivedBlobs,
         isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
@@ -568,10 +573,20 @@ export class LayerCache {
     this.tags.close();
     try {
       // What it writes is counted, too.
-      await this.#layout.sync();
+      await this.#commit();
       await this.metrics.close();
     } finally {
       await this.#layout.close();
+    }
+  }
+
+  /** Where nothing can be written, closing the layout fails if this cache put something, and only then. */
+  async #commit(): Promise<void> {
+    try {
+      await this.#layout.sync();
+    } catch (error) {
+      if (!cannotStore(error)) throw error;
+      this.#logger.debug({ message: 'nothing committed', ...errorFields(error) });
     }
   }
 

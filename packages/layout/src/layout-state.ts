@@ -14,7 +14,7 @@ import { writeSnapshot } from './commit.js';
 import { compareEntries, withoutName, type Entry } from './entry.js';
 import type { EntrySource } from './entry-table.js';
 import type { Derived, LayoutExtension } from './extension.js';
-import { isSystemError, storageError, type FileSystem } from './file-system.js';
+import { cannotStore, cannotWrite, isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
 import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
@@ -122,7 +122,7 @@ export class LayoutState {
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
-      if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
+      if (!cannotStore(error)) throw error;
       const level = isLockless(error) ? 'warn' : 'debug';
       this.#options.logger[level]({ message: 'side state kept in memory', ...errorFields(error) });
       await this.#adopt(this.#snapshot);
@@ -716,9 +716,4 @@ function entriesOf(
 
 function isLockless(error: unknown): boolean {
   return isSystemError(error instanceof Error && isSystemError(error.cause) ? error.cause : error, 'ENOLCK');
-}
-
-function cannotWrite(error: unknown): boolean {
-  const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
-  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ENOLCK');
 }
