@@ -168,7 +168,7 @@ export class LayerCache {
       durability: options.durability ?? 'process',
       files: options.files ?? nodeFileSystem,
       logger,
-      extension: cacheExtension(logger),
+      extension: { ...cacheExtension(logger), isElsewhere: (entry) => blobOrigins(entry).length > 0 },
       limits: checkedLimits(options.limits, async (shortage) =>
         cache === undefined ? 'busy' : cache.#retention.makeRoom(shortage),
       ),

@@ -156,6 +156,15 @@ export function storageError(error: unknown, doing: string): unknown {
   });
 }
 
+/** Does something on the disk, so that an error of the system is a `STORAGE` error that says what was being done. */
+export function onDisk<T>(doing: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw storageError(error, doing);
+  }
+}
+
 /** Whether an error says that the disk takes nothing: it is full, read-only or another user's, or gives no lock. */
 export function cannotWrite(error: unknown): boolean {
   const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;

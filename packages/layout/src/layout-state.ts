@@ -268,8 +268,8 @@ export class LayoutState {
   }
 
   /**
-   * Forgets a digest and unlinks its blob if that is still the file that was found to be corrupt. A file that has taken
-   * its place, or that a writer pins, stays with its entries.
+   * Unlinks a blob if that is still the file that was found to be corrupt, and forgets its digest unless the bytes can
+   * be had elsewhere. A file that has taken its place, or that a writer pins, stays with its entries.
    */
   async dropCorrupt(digest: Digest, ino: bigint): Promise<boolean> {
     return this.#exclusive('removal', async () => {
@@ -278,6 +278,9 @@ export class LayoutState {
       try {
         if (claim?.ino !== ino) return false;
         const entries = this.#snapshot.table.of(digest);
+        const { extension } = this.#options;
+        const stays = entries.some(({ descriptor }) => extension?.isElsewhere?.(descriptor) === true);
+        if (stays) return await claim.unlink();
         await this.#forget([digest]);
         if (await claim.unlink()) return true;
         // Someone put another file in its place just now.

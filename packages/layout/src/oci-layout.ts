@@ -29,6 +29,7 @@ import type { LayoutExtension } from './extension.js';
 import {
   isSystemError,
   nodeFileSystem,
+  onDisk,
   storageError,
   syncFolder,
   writeFully,
@@ -193,17 +194,21 @@ export class OciLayout {
    * every `put` that was resolved, in any process. Costs a microsecond or two, however many entries there are.
    */
   lookup(key: Digest): readonly Entry[] {
-    return this.#state.lookup(key);
+    return onDisk('read the index', () => this.#state.lookup(key));
   }
 
   /** The entry with this `org.opencontainers.image.ref.name`. */
   lookupTag(name: string): Entry | undefined {
-    return this.#state.tagged(name);
+    return onDisk('read the index', () => this.#state.tagged(name));
   }
 
   /** All entries, in the order of `index.json`, as they are when the iteration starts. */
-  entries(): Iterable<Entry> {
-    return this.#state.all();
+  *entries(): Generator<Entry> {
+    try {
+      yield* this.#state.all();
+    } catch (error) {
+      throw storageError(error, 'read the index');
+    }
   }
 
   /** Every digest and diffID that {@link OciLayout.lookup} finds something under, once. */
@@ -219,7 +224,7 @@ export class OciLayout {
   }
 
   *tags(): Generator<[name: string, entry: Entry]> {
-    for (const entry of this.#state.all()) {
+    for (const entry of this.entries()) {
       const name = refName(entry.descriptor);
       if (name !== undefined) yield [name, entry];
     }
@@ -319,7 +324,7 @@ export class OciLayout {
   }
 
   /**
-   * Removes a corrupt blob with its entries, unless another file has taken its place or a writer pins it.
+   * Removes a corrupt blob, with its entries where nobody else has it, unless another file has taken its place or a writer pins it.
    *
    * @returns whether it went
    */
@@ -383,12 +388,16 @@ export class OciLayout {
 
   /** Bytes of all files below the folder. */
   size(): number {
-    return folderSize(this.#files, this.dir);
+    return onDisk(`measure ${this.dir}`, () => folderSize(this.#files, this.dir));
   }
 
   /** Bytes that all files have, and that writers have taken room for; undefined without limits. */
   async spaceTaken(): Promise<number | undefined> {
-    return this.#space?.total();
+    try {
+      return await this.#space?.total();
+    } catch (error) {
+      throw storageError(error, `measure ${this.dir}`);
+    }
   }
 
   /** A blob of another size is not the blob. */
@@ -426,7 +435,7 @@ export class OciLayout {
 
   /** Bytes of a blob, and when it was last used; undefined when it is not here. Does not wait for anything. */
   blobFacts(digest: Digest): Pick<StoredBlob, 'size' | 'usedAt'> | undefined {
-    return this.#blobs.facts(digest);
+    return onDisk(`look at blob ${digest}`, () => this.#blobs.facts(digest));
   }
 
   /**
@@ -608,7 +617,7 @@ export class OciLayout {
 
   /** What is being written, and what dead writers left: temporary files and partial downloads. */
   temporaryFiles(): string[] {
-    return this.#temps.names();
+    return onDisk('list temporary files', () => this.#temps.names());
   }
 
   /** Small files beside the layout, written within its limits. */
@@ -660,19 +669,23 @@ export class OciLayout {
 
   /** Interrupted downloads that nobody goes on with. */
   partialFiles(): PartialFile[] {
-    return this.#temps.partials();
+    return onDisk('list partial downloads', () => this.#temps.partials());
   }
 
   /** False when someone goes on with it by now, or it is gone. */
   async removePartial({ name }: Pick<PartialFile, 'name'>): Promise<boolean> {
-    const removed = this.#temps.removePartial(name);
-    await this.#space?.trim();
-    return removed;
+    try {
+      const removed = this.#temps.removePartial(name);
+      await this.#space?.trim();
+      return removed;
+    } catch (error) {
+      throw storageError(error, 'remove a partial download');
+    }
   }
 
   /** Removes the temporary files of dead writers. Partial downloads stay. Returns how many went. */
   sweep(): number {
-    return this.#temps.sweep();
+    return onDisk('remove temporary files', () => this.#temps.sweep());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
