@@ -271,7 +271,11 @@ describe('when the disk fails, or the process dies, under a whole cache', functi
         for (let at = first; at < whole.count; at += step)
           runs.push(limit(() => attempt(name, fault, Math.floor(at))));
       }
-      const hit = (await Promise.all(runs)).filter((disk) => disk.hit !== undefined);
+      const results = await Promise.allSettled(runs);
+      const failures = results.flatMap((one) => (one.status === 'rejected' ? [one.reason as Error] : []));
+      const said = failures.map((error) => `${error.message}: ${String(error.cause)}`);
+      if (said.length > 0) throw new Error(said.slice(0, 20).join('\n'), { cause: failures[0]?.cause });
+      const hit = results.filter((one) => one.status === 'fulfilled' && one.value.hit !== undefined);
       expect(hit.length).to.be.greaterThan(runs.length / 2);
       if (every) console.log(`      ${whole.count} operations, ${hit.length} runs with a fault`);
     });

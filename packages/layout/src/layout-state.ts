@@ -117,7 +117,7 @@ export class LayoutState {
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
     this.#warnOfUnknown();
-    this.#warnOfMissing();
+    this.#warnOfIndex();
     if (this.#snapshot.isCurrent()) return;
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
@@ -467,7 +467,7 @@ export class LayoutState {
     this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
     this.#warnOfUnknown();
-    this.#warnOfMissing();
+    this.#warnOfIndex();
   }
 
   #catchUp(): void {
@@ -479,8 +479,15 @@ export class LayoutState {
     this.#warnOfUnknown();
   }
 
-  #warnOfMissing(): void {
-    const { index, mapInode } = this.#snapshot;
+  #warnOfIndex(): void {
+    const { index, mapInode, left } = this.#snapshot;
+    if (left > 0) {
+      this.#options.logger.warn({
+        message: 'entries of index.json were left out, because their size is one that no blob can have',
+        path: this.#paths.index,
+        entries: left,
+      });
+    }
     if (index !== undefined || mapInode === undefined) return;
     this.#options.logger.warn({
       message: 'index.json is missing; what it said comes from the index map, and it will be written again',
