@@ -317,6 +317,7 @@ export class LayoutState {
   /** Unlinks blobs that still have no entry when nobody can add one. */
   async unlinkUnknown(digests: readonly Digest[]): Promise<Digest[]> {
     return this.#exclusive('removal of orphans', async () => {
+      await this.#options.space?.recount();
       while (!this.#settle()) await this.#commit();
       const removed: Digest[] = [];
       for (const digest of digests) {
@@ -585,6 +586,8 @@ export class LayoutState {
     this.#snapshot.catchUp();
     if (!this.#snapshot.isOnDisk() || this.#snapshot.unsettled) this.#reload();
     const snapshot = this.#snapshot;
+    // Before anything of it can go: what goes is given back, and must have been counted.
+    if (snapshot.edit !== undefined) await this.#options.space?.recount();
     await this.#adopt(snapshot);
     const { table } = snapshot;
     const rewrite = anew || table.size > 0 || snapshot.index === undefined;

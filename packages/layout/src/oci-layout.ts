@@ -4,6 +4,7 @@ import {
   errorFields,
   LayercacheError,
   descriptorSchema,
+  isLayercacheError,
   isManifestMediaType,
   parseDigest,
   refName,
@@ -173,7 +174,11 @@ export class OciLayout {
         const create = (): Promise<void> => createLayoutFile(files, temps, dir);
         await (space?.withSideRoom(layoutFileText.length, undefined, create) ?? create());
       }
-      const layout = new OciLayout(dir, files, temps, space, options, restored);
+      const layout = await onceWritten(
+        disk,
+        join(dir, 'index.json'),
+        () => new OciLayout(dir, files, temps, space, options, restored),
+      );
       try {
         await layout.#state.start();
       } catch (error) {
@@ -537,13 +542,15 @@ export class OciLayout {
 
   async #close(): Promise<void> {
     try {
-      await Promise.all(this.#pending);
-      await this.#state.close();
+      try {
+        await Promise.all(this.#pending);
+        await this.#state.close();
+      } finally {
+        this.#blobs.pins.releaseAll();
+        await this.#space?.close();
+      }
     } catch (error) {
       throw storageError(error, `write the index of ${this.dir}`);
-    } finally {
-      this.#blobs.pins.releaseAll();
-      await this.#space?.close();
     }
   }
 
@@ -704,6 +711,18 @@ export class OciLayout {
 /** Another tool that writes `index.json` in place leaves it empty or torn for a moment. */
 async function untilWritten(files: FileSystem, path: string): Promise<void> {
   while (isYoung(files, path) && !endsLikeJson(files, path)) await delay(TORN_POLL, undefined);
+}
+
+/** Does what reads `index.json`; again, while another tool writes that in place. */
+async function onceWritten<T>(files: FileSystem, path: string, read: () => T): Promise<T> {
+  for (;;) {
+    try {
+      return read();
+    } catch (error) {
+      if (!isLayercacheError(error, 'LAYOUT_INVALID') || !isYoung(files, path)) throw error;
+      await delay(TORN_POLL, undefined);
+    }
+  }
 }
 
 /** Whether an object ends at the end of a file, before white space. */
