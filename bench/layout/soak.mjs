@@ -1,10 +1,14 @@
-/** The long form of the layout's tests: mutated bytes, kills, many writers, every fault, 100,000 layers. `npm run soak` */
+/**
+ * The long form of the tests of layout and cache: mutated bytes, kills, many writers, every fault, other tools beside ours,
+ * 100,000 layers. `npm run soak`
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OciLayout } from '@layercache/layout';
 import { parseImageIndex } from '@layercache/oci';
+import { together } from '../limits/together.mjs';
 import { fuzzDecoders } from './fuzz.mjs';
 import { findBroken, runWorker } from '../../packages/layout/dist/test/killing/rig.js';
 
@@ -85,6 +89,9 @@ const faults = join(import.meta.dirname, '../../packages/layout/dist/test/faults
 run('every fault at every operation', [mocha, '--no-config', '--timeout', '600000', faults], {
   LAYERCACHE_SOAK: '1',
 });
+const cacheFaults = join(import.meta.dirname, '../../packages/cache/dist/test/faults.test.js');
+run('every operation of a cache failed once', [mocha, '--no-config', cacheFaults], { LAYERCACHE_SOAK: '1' });
+await together(60_000);
 const size = join(import.meta.dirname, '../../packages/layout/dist/test/size.test.js');
 run('400,000 entries', [mocha, '--no-config', size], { LAYERCACHE_SOAK: '1' });
 run('100,000 layers', ['--expose-gc', join(import.meta.dirname, 'index-map.mjs')]);

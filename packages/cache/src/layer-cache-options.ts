@@ -1,4 +1,4 @@
-import type { ReadOptions, VerifyOptions } from '@layercache/layout';
+import type { FileSystem, ReadOptions, VerifyOptions } from '@layercache/layout';
 import type { Logger } from '@layercache/oci';
 import type { RetentionOptions } from './policy/retention.js';
 import type { RegistryFactory } from './sources/open-source.js';
@@ -28,6 +28,8 @@ export interface LayerCacheOptions extends RetentionOptions {
   readonly tagTTL?: number | undefined;
   /** When a registry is down, tags mean what it said last, with a warning. Default false. */
   readonly staleIfError?: boolean | undefined;
+  /** The disk that the cache is on. Default: the real one. */
+  readonly files?: FileSystem | undefined;
 }
 
 export interface FindOptions {

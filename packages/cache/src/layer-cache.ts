@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import {
   LayercacheError,
+  errorFields,
   isLayercacheError,
   parseDigest,
   refName,
@@ -11,7 +12,9 @@ import {
 } from '@layercache/oci';
 import {
   OciLayout,
+  cannotStore,
   indexStats,
+  nodeFileSystem,
   verify,
   type Entry,
   type IndexStats,
@@ -166,8 +169,9 @@ export class LayerCache {
       create: options.create ?? true,
       repair: options.repair ?? false,
       durability: options.durability ?? 'process',
+      files: options.files ?? nodeFileSystem,
       logger,
-      extension: cacheExtension(logger),
+      extension: { ...cacheExtension(logger), isElsewhere: (entry) => blobOrigins(entry).length > 0 },
       limits: checkedLimits(options.limits, async (shortage) =>
         cache === undefined ? 'busy' : cache.#retention.makeRoom(shortage),
       ),
@@ -534,6 +538,7 @@ export class LayerCache {
     const run = async (): Promise<VerifyReport> => {
       const report = await verify(this.#layout, {
         ...options,
+        files: this.#options.files ?? nodeFileSystem,
         concurrency: this.#concurrency,
         derived: derivedBlobs,
         isElsewhere: async (descriptor) => (await this.#blobs.state(descriptor)) !== 'missing',
@@ -588,20 +593,23 @@ export class LayerCache {
     this.tags.close();
     try {
       // What it writes is counted, too.
-      await this.#commitIfItFits();
+      await this.#commit();
       await this.metrics.close();
     } finally {
       await this.#layout.close();
     }
   }
 
-  /** Entries of others stay in the journal where a cache is full; those of this handle have the space they need. */
-  async #commitIfItFits(): Promise<void> {
+  /**
+   * Entries of others stay in the journal where a cache is full; those of this handle have the space they need. Where
+   * nothing can be written, closing the layout fails if this cache put something, and only then.
+   */
+  async #commit(): Promise<void> {
     try {
       await this.#layout.sync();
     } catch (error) {
-      if (!isLayercacheError(error, 'CACHE_FULL')) throw error;
-      this.#logger.debug({ message: 'journal not committed', error: error.message });
+      if (!cannotStore(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
+      this.#logger.debug({ message: 'nothing committed', ...errorFields(error) });
     }
   }
 

@@ -9,7 +9,7 @@ import {
   type Descriptor,
   type Digest,
 } from '@layercache/oci';
-import type { Entry, OciLayout } from '@layercache/layout';
+import { cannotStore, type Entry, type OciLayout } from '@layercache/layout';
 import { openBlob } from './open-blob.js';
 import { checkBlob } from './check-blob.js';
 import { layerRecord, type LayerRecord } from './layer-record.js';
@@ -218,14 +218,14 @@ export class Layer {
     return stream;
   }
 
-  /** The tar as a blob; undefined when there is no room for it. It need not be kept to be read. */
+  /** The tar as a blob; undefined when it cannot be stored. It need not be kept to be read. */
   async #kept(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<Readable | undefined> {
     const { layout, pairing } = this.#context;
     let diffID: Digest;
     try {
       diffID = await pairing.materialise(descriptor, signal, this.#isDiffID() ? 'tar' : 'pair');
     } catch (error) {
-      if (isLayercacheError(error, 'CACHE_FULL')) return undefined;
+      if (cannotStore(error)) return undefined;
       throw error;
     }
     try {

@@ -6,6 +6,7 @@ import {
   LayercacheError,
   SingleFlight,
   claimedDiffID,
+  errorFields,
   isLayercacheError,
   layerForm,
   uncompressedMediaType,
@@ -14,7 +15,7 @@ import {
   type Digest,
   type Logger,
 } from '@layercache/oci';
-import type { OciLayout, WrittenBlob } from '@layercache/layout';
+import { cannotStore, type OciLayout, type WrittenBlob } from '@layercache/layout';
 import { openBlob } from './open-blob.js';
 import { decompress } from './decompress.js';
 import type { IndexStore } from './indexes/index-store.js';
@@ -206,6 +207,10 @@ export class Pairing {
         await this.#layout.put(withAnnotations(descriptor, { [Annotation.diffID]: diffID }), {
           proven: true,
         });
+    } catch (error) {
+      // It holds all the same, and is found again by whoever asks next.
+      if (!cannotStore(error)) throw error;
+      this.#logger.warn({ message: 'proof of a layer not kept', digest, diffID, ...errorFields(error) });
     } finally {
       hold[Symbol.dispose]();
     }

@@ -188,8 +188,15 @@ export class Blobs {
     } catch (error) {
       throw storageError(error, `read blob ${digest}`);
     } finally {
-      if (file.closing === undefined) await this.#files.close(fd);
+      if (file.closing === undefined) await this.#closeRead(fd);
     }
+  }
+
+  /** What was read stays read, whatever the disk says when the file is closed; it is closed all the same. */
+  async #closeRead(fd: number): Promise<void> {
+    await this.#files.close(fd).catch((error: unknown) => {
+      if (!isSystemError(error)) throw error;
+    });
   }
 
   /** A blob that has another size than its entry says is hashed, to find out which of them is wrong. */
@@ -216,7 +223,7 @@ export class Blobs {
     } catch (error) {
       throw storageError(error, `read blob ${digest}`);
     } finally {
-      await this.#files.close(fd);
+      await this.#closeRead(fd);
     }
   }
 
@@ -364,7 +371,7 @@ export class Blobs {
       const facts = this.#files.fstatSync(fd);
       if (size !== undefined && Number(facts.size) !== size) return undefined;
       while ((await this.#files.stat(path)).ino === facts.ino) {
-        held = this.#files.tryLock(fd, 'shared');
+        held = this.#tryHold(fd);
         if (held) break;
         await delay(POLL, undefined);
       }
@@ -378,6 +385,16 @@ export class Blobs {
       throw storageError(error, `read blob ${digest}`);
     } finally {
       if (!held) this.#files.closeSync(fd);
+    }
+  }
+
+  /** On a disk without locks everything is held: nobody removes what cannot be locked. */
+  #tryHold(fd: number): boolean {
+    try {
+      return this.#files.tryLock(fd, 'shared');
+    } catch (error) {
+      if (!isSystemError(error, 'ENOLCK')) throw error;
+      return true;
     }
   }
 

@@ -54,6 +54,11 @@ export interface LayoutExtension {
    * Without it, nothing is found again when `index.json` and the index map are both lost.
    */
   recognise?(bytes: Uint8Array, digest: Digest): Descriptor | undefined;
+  /**
+   * Whether the bytes of an entry can be had again from elsewhere: it stays when its blob turns out to be corrupt and
+   * goes. Default: they cannot.
+   */
+  isElsewhere?(entry: Descriptor): boolean;
   /** Called at open, and after another tool changed `index.json`. Returns entries to add, as claims. */
   adopt(context: AdoptContext): Promise<readonly Descriptor[]>;
 }

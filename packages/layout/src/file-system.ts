@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { promisify } from 'node:util';
-import { LayercacheError } from '@layercache/oci';
+import { LayercacheError, isLayercacheError } from '@layercache/oci';
 import { isLocked, kernelLock } from './kernel-lock.js';
 
 /** What is thrown where bytes were to be written that no limit left room for. */
@@ -154,6 +154,26 @@ export function storageError(error: unknown, doing: string): unknown {
   return new LayercacheError('STORAGE', `cannot ${doing}: ${ADVICE[code] ?? error.message} (${code})`, {
     cause: error,
   });
+}
+
+/** Does something on the disk, so that an error of the system is a `STORAGE` error that says what was being done. */
+export function onDisk<T>(doing: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw storageError(error, doing);
+  }
+}
+
+/** Whether an error says that the disk takes nothing: it is full, read-only or another user's, or gives no lock. */
+export function cannotWrite(error: unknown): boolean {
+  const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
+  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ENOLCK');
+}
+
+/** Whether an error says that nothing can be stored here. What can be made again is then used without being kept. */
+export function cannotStore(error: unknown): boolean {
+  return cannotWrite(error) || isLayercacheError(error, 'CACHE_FULL');
 }
 
 /** Writes all of it: a short write is not an error of the system, but the bytes must not be lost. */

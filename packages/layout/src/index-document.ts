@@ -7,7 +7,6 @@ import {
   isLayercacheError,
   parseDocument,
   type Descriptor,
-  type ImageIndex,
 } from '@layercache/oci';
 import type { Entry } from './entry.js';
 
@@ -17,6 +16,8 @@ export type IndexHead = Readonly<Record<string, unknown>>;
 export interface IndexDocument {
   readonly head: IndexHead;
   readonly manifests: readonly Descriptor[];
+  /** Entries with a size that no blob can have. They are left out, and not written again. */
+  readonly left: number;
 }
 
 export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion: 2 };
@@ -24,10 +25,17 @@ export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion:
 /** How deeply objects and lists may lie in each other. No known field needs more than four levels. */
 const MAX_DEPTH = 100;
 
+/** Whether the size of an entry is a number that no size can be: beyond 2^53, below 0, or a fraction. */
+function isImpossible(entry: unknown): boolean {
+  if (typeof entry !== 'object' || entry === null || !('size' in entry)) return false;
+  const { size } = entry;
+  return typeof size === 'number' && (!Number.isSafeInteger(size) || size < 0);
+}
+
 /** `"manifests": null` is an empty list, as Go writes it (opencontainers/image-spec#644). */
 const indexFileSchema = imageIndexSchema.extend({
   manifests: z
-    .array(descriptorSchema)
+    .array(z.preprocess((one) => (isImpossible(one) ? undefined : one), descriptorSchema.optional()))
     .nullable()
     .transform((manifests) => manifests ?? []),
 });
@@ -46,7 +54,8 @@ export function isWholeIndex(bytes: Uint8Array, path: string): boolean {
 /** @throws LayercacheError `LAYOUT_INVALID`, with the place that is wrong */
 export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocument {
   try {
-    const { manifests, ...head } = parseDocument<ImageIndex>(indexFileSchema, bytes, path);
+    const { manifests: all, ...head } = parseDocument(indexFileSchema, bytes, path);
+    const manifests = all.filter((one) => one !== undefined);
     const deep = isDeep(head) ? 'the document' : manifests.find((one) => isDeep(one))?.digest;
     if (deep !== undefined) {
       throw new LayercacheError(
@@ -54,7 +63,7 @@ export function parseIndexDocument(bytes: Uint8Array, path: string): IndexDocume
         `${path} is not valid: ${deep}: objects and lists lie in each other more than ${MAX_DEPTH} deep`,
       );
     }
-    return { head, manifests };
+    return { head, manifests, left: all.length - manifests.length };
   } catch (error) {
     if (!isLayercacheError(error, 'DOCUMENT_INVALID')) throw error;
     throw new LayercacheError(

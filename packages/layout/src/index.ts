@@ -8,7 +8,7 @@ export type {
 } from './blobs.js';
 export type { Entry } from './entry.js';
 export type { AdoptContext, DeriveContext, Derived, LayoutExtension } from './extension.js';
-export { nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';
+export { cannotStore, nodeFileSystem, type FileFacts, type FileSystem } from './file-system.js';
 export { indexStats, type IndexStats } from './index-stats.js';
 export type { IngestOptions, Ingested, OpenSource, Wanted } from './ingest.js';
 export type { EvictedBlob } from './layout-state.js';

@@ -14,7 +14,7 @@ import { writeSnapshot } from './commit.js';
 import { compareEntries, withoutName, type Entry } from './entry.js';
 import type { EntrySource } from './entry-table.js';
 import type { Derived, LayoutExtension } from './extension.js';
-import { isSystemError, storageError, type FileSystem } from './file-system.js';
+import { cannotStore, cannotWrite, isSystemError, storageError, type FileSystem } from './file-system.js';
 import type { Change } from './journal-format.js';
 import { changedNames, namesOf, remember } from './history.js';
 import { LayoutLock } from './lock.js';
@@ -126,12 +126,12 @@ export class LayoutState {
   /** Makes the side state, and takes up what other tools did. Without the right to write, in memory. */
   async start(): Promise<void> {
     this.#warnOfUnknown();
-    this.#warnOfMissing();
+    this.#warnOfIndex();
     if (this.#snapshot.isCurrent()) return;
     try {
       await this.#withRoomFor([], () => this.#exclusive('opening', () => this.#commit()));
     } catch (error) {
-      if (!cannotWrite(error) && !isLayercacheError(error, 'CACHE_FULL')) throw error;
+      if (!cannotStore(error)) throw error;
       const level = isLockless(error) ? 'warn' : 'debug';
       this.#options.logger[level]({ message: 'side state kept in memory', ...errorFields(error) });
       await this.#adopt(this.#snapshot);
@@ -277,8 +277,8 @@ export class LayoutState {
   }
 
   /**
-   * Forgets a digest and unlinks its blob if that is still the file that was found to be corrupt. A file that has taken
-   * its place, or that a writer pins, stays with its entries.
+   * Unlinks a blob if that is still the file that was found to be corrupt, and forgets its digest unless the bytes can
+   * be had elsewhere. A file that has taken its place, or that a writer pins, stays with its entries.
    */
   async dropCorrupt(digest: Digest, ino: bigint): Promise<boolean> {
     return this.#exclusive('removal', async () => {
@@ -287,6 +287,9 @@ export class LayoutState {
       try {
         if (claim?.ino !== ino) return false;
         const entries = this.#snapshot.table.of(digest);
+        const { extension } = this.#options;
+        const stays = entries.some(({ descriptor }) => extension?.isElsewhere?.(descriptor) === true);
+        if (stays) return await claim.unlink();
         await this.#forget([digest]);
         if (await claim.unlink()) return true;
         // Someone put another file in its place just now.
@@ -330,6 +333,7 @@ export class LayoutState {
     mayGo: (digest: Digest) => boolean = () => true,
   ): Promise<Digest[]> {
     return this.#exclusive('removal of orphans', async () => {
+      await this.#options.space?.recount();
       while (!this.#settle()) await this.#commit();
       const removed: Digest[] = [];
       for (const digest of digests) {
@@ -494,7 +498,7 @@ export class LayoutState {
     this.#nextCheck = performance.now() + CHECK_INTERVAL;
     if (next.table.size === 0) this.#wroteAt = 0;
     this.#warnOfUnknown();
-    this.#warnOfMissing();
+    this.#warnOfIndex();
   }
 
   #catchUp(): void {
@@ -506,8 +510,15 @@ export class LayoutState {
     this.#warnOfUnknown();
   }
 
-  #warnOfMissing(): void {
-    const { index, mapInode } = this.#snapshot;
+  #warnOfIndex(): void {
+    const { index, mapInode, left } = this.#snapshot;
+    if (left > 0) {
+      this.#options.logger.warn({
+        message: 'entries of index.json were left out, because their size is one that no blob can have',
+        path: this.#paths.index,
+        entries: left,
+      });
+    }
     if (index !== undefined || mapInode === undefined) return;
     this.#options.logger.warn({
       message: 'index.json is missing; what it said comes from the index map, and it will be written again',
@@ -605,6 +616,8 @@ export class LayoutState {
     this.#snapshot.catchUp();
     if (!this.#snapshot.isOnDisk() || this.#snapshot.unsettled) this.#reload();
     const snapshot = this.#snapshot;
+    // Before anything of it can go: what goes is given back, and must have been counted.
+    if (snapshot.edit !== undefined) await this.#options.space?.recount();
     await this.#adopt(snapshot);
     const { table } = snapshot;
     const rewrite = anew || table.size > 0 || snapshot.index === undefined;
@@ -741,9 +754,4 @@ function entriesOf(
 
 function isLockless(error: unknown): boolean {
   return isSystemError(error instanceof Error && isSystemError(error.cause) ? error.cause : error, 'ENOLCK');
-}
-
-function cannotWrite(error: unknown): boolean {
-  const cause = error instanceof Error && isSystemError(error.cause) ? error.cause : error;
-  return isSystemError(cause, 'EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT', 'ENOLCK');
 }

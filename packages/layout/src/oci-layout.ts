@@ -4,6 +4,7 @@ import {
   errorFields,
   LayercacheError,
   descriptorSchema,
+  isLayercacheError,
   isManifestMediaType,
   parseDigest,
   refName,
@@ -29,6 +30,7 @@ import type { LayoutExtension } from './extension.js';
 import {
   isSystemError,
   nodeFileSystem,
+  onDisk,
   storageError,
   syncFolder,
   writeFully,
@@ -180,7 +182,11 @@ export class OciLayout {
         const create = (): Promise<void> => createLayoutFile(files, temps, dir);
         await (space?.withSideRoom(layoutFileText.length, undefined, create) ?? create());
       }
-      const layout = new OciLayout(dir, files, temps, space, options, restored);
+      const layout = await onceWritten(
+        disk,
+        join(dir, 'index.json'),
+        () => new OciLayout(dir, files, temps, space, options, restored),
+      );
       try {
         await layout.#state.start();
       } catch (error) {
@@ -201,17 +207,21 @@ export class OciLayout {
    * every `put` that was resolved, in any process. Costs a microsecond or two, however many entries there are.
    */
   lookup(key: Digest): readonly Entry[] {
-    return this.#state.lookup(key);
+    return onDisk('read the index', () => this.#state.lookup(key));
   }
 
   /** The entry with this `org.opencontainers.image.ref.name`. */
   lookupTag(name: string): Entry | undefined {
-    return this.#state.tagged(name);
+    return onDisk('read the index', () => this.#state.tagged(name));
   }
 
   /** All entries, in the order of `index.json`, as they are when the iteration starts. */
-  entries(): Iterable<Entry> {
-    return this.#state.all();
+  *entries(): Generator<Entry> {
+    try {
+      yield* this.#state.all();
+    } catch (error) {
+      throw storageError(error, 'read the index');
+    }
   }
 
   /** Every digest and diffID that {@link OciLayout.lookup} finds something under, once. */
@@ -227,7 +237,7 @@ export class OciLayout {
   }
 
   *tags(): Generator<[name: string, entry: Entry]> {
-    for (const entry of this.#state.all()) {
+    for (const entry of this.entries()) {
       const name = refName(entry.descriptor);
       if (name !== undefined) yield [name, entry];
     }
@@ -327,7 +337,7 @@ export class OciLayout {
   }
 
   /**
-   * Removes a corrupt blob with its entries, unless another file has taken its place or a writer pins it.
+   * Removes a corrupt blob, with its entries where nobody else has it, unless another file has taken its place or a writer pins it.
    *
    * @returns whether it went
    */
@@ -391,12 +401,16 @@ export class OciLayout {
 
   /** Bytes of all files below the folder. */
   size(): number {
-    return folderSize(this.#files, this.dir);
+    return onDisk(`measure ${this.dir}`, () => folderSize(this.#files, this.dir));
   }
 
   /** Bytes that all files have, and that writers have taken room for; undefined without limits. */
   async spaceTaken(): Promise<number | undefined> {
-    return this.#space?.total();
+    try {
+      return await this.#space?.total();
+    } catch (error) {
+      throw storageError(error, `measure ${this.dir}`);
+    }
   }
 
   /** A blob of another size is not the blob. */
@@ -434,7 +448,7 @@ export class OciLayout {
 
   /** Bytes of a blob, and when it was last used; undefined when it is not here. Does not wait for anything. */
   blobFacts(digest: Digest): Pick<StoredBlob, 'size' | 'usedAt'> | undefined {
-    return this.#blobs.facts(digest);
+    return onDisk(`look at blob ${digest}`, () => this.#blobs.facts(digest));
   }
 
   /**
@@ -536,13 +550,15 @@ export class OciLayout {
 
   async #close(): Promise<void> {
     try {
-      await Promise.all(this.#pending);
-      await this.#state.close();
+      try {
+        await Promise.all(this.#pending);
+        await this.#state.close();
+      } finally {
+        this.#blobs.pins.releaseAll();
+        await this.#space?.close();
+      }
     } catch (error) {
       throw storageError(error, `write the index of ${this.dir}`);
-    } finally {
-      this.#blobs.pins.releaseAll();
-      await this.#space?.close();
     }
   }
 
@@ -667,7 +683,7 @@ export class OciLayout {
 
   /** What is being written, and what dead writers left: temporary files and partial downloads. */
   temporaryFiles(): string[] {
-    return this.#temps.names();
+    return onDisk('list temporary files', () => this.#temps.names());
   }
 
   /** Small files beside the layout, written within its limits. */
@@ -719,19 +735,23 @@ export class OciLayout {
 
   /** Interrupted downloads that nobody goes on with. */
   partialFiles(): PartialFile[] {
-    return this.#temps.partials();
+    return onDisk('list partial downloads', () => this.#temps.partials());
   }
 
   /** False when someone goes on with it by now, or it is gone. */
   async removePartial({ name }: Pick<PartialFile, 'name'>): Promise<boolean> {
-    const removed = this.#temps.removePartial(name);
-    await this.#space?.trim();
-    return removed;
+    try {
+      const removed = this.#temps.removePartial(name);
+      await this.#space?.trim();
+      return removed;
+    } catch (error) {
+      throw storageError(error, 'remove a partial download');
+    }
   }
 
   /** Removes the temporary files of dead writers. Partial downloads stay. Returns how many went. */
   sweep(): number {
-    return this.#temps.sweep();
+    return onDisk('remove temporary files', () => this.#temps.sweep());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -750,6 +770,18 @@ export class OciLayout {
 /** Another tool that writes `index.json` in place leaves it empty or torn for a moment. */
 async function untilWritten(files: FileSystem, path: string): Promise<void> {
   while (isYoung(files, path) && !endsLikeJson(files, path)) await delay(TORN_POLL, undefined);
+}
+
+/** Does what reads `index.json`; again, while another tool writes that in place. */
+async function onceWritten<T>(files: FileSystem, path: string, read: () => T): Promise<T> {
+  for (;;) {
+    try {
+      return read();
+    } catch (error) {
+      if (!isLayercacheError(error, 'LAYOUT_INVALID') || !isYoung(files, path)) throw error;
+      await delay(TORN_POLL, undefined);
+    }
+  }
 }
 
 /** Whether an object ends at the end of a file, before white space. */

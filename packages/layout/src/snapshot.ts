@@ -29,6 +29,7 @@ interface Parts {
   readonly mapInode: bigint | undefined;
   readonly journal: Journal | undefined;
   readonly edit: Edit | undefined;
+  readonly left?: number;
 }
 
 /** What the layout held when its files were opened, and all that was appended to the journal since. */
@@ -41,6 +42,8 @@ export class Snapshot {
   /** How that `index.json` differs from what the map knows. Undefined: it does not. */
   readonly edit: Edit | undefined;
   readonly journal: Journal | undefined;
+  /** Entries of that `index.json` that were left out, because no blob can have their size. */
+  readonly left: number;
   readonly #files: FileSystem;
   readonly #paths: StatePaths;
   readonly #map: MapFile | undefined;
@@ -57,6 +60,7 @@ export class Snapshot {
     this.index = parts.index;
     this.edit = parts.edit;
     this.journal = parts.journal;
+    this.left = parts.left ?? 0;
     this.table = new EntryTable(parts.reader);
     for (const { descriptor, proven } of parts.edit?.kept ?? []) this.table.put(descriptor, proven);
     this.catchUp();
@@ -188,6 +192,7 @@ export function openSnapshot(
       const snapshot = new Snapshot(files, paths, {
         ...merged,
         head: document.head,
+        left: document.left,
         index,
         map,
         mapInode,
@@ -207,7 +212,7 @@ export function openSnapshot(
   }
 }
 
-const noDocument: IndexDocument = { head: emptyHead, manifests: [] };
+const noDocument: IndexDocument = { head: emptyHead, manifests: [], left: 0 };
 
 function tryOpenMap(files: FileSystem, path: string): MapFile | undefined {
   try {

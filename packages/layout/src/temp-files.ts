@@ -54,7 +54,7 @@ export class TempFiles {
         held = this.#files.tryLock(fd, 'exclusive') && (await this.#isThere(path));
         if (held) return { path, fd };
       } finally {
-        if (!held) await this.#files.close(fd);
+        if (!held) await this.discard({ path, fd });
       }
     }
   }

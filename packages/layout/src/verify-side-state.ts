@@ -27,9 +27,16 @@ export function checkLayout({ layout, files, report }: SideStateCheck): number {
   );
 }
 
-export function checkIndex({ layout, files }: SideStateCheck): number {
+export async function checkIndex({ layout, files, repair, report }: SideStateCheck): Promise<number> {
   const path = join(layout.dir, 'index.json');
-  return parseIndexDocument(files.readFileSync(path), path).manifests.length;
+  const { manifests, left } = parseIndexDocument(files.readFileSync(path), path);
+  if (left > 0) {
+    if (repair) await layout.rebuild();
+    const outcome = repair ? '; they were dropped' : '; drop them with --repair';
+    const message = `entries of index.json have a size that no blob can have: ${left}${outcome}`;
+    report({ step: 'index', kind: 'invalid', message, repaired: repair });
+  }
+  return manifests.length;
 }
 
 /** Every page of the map, and whether it says what `index.json` says. */

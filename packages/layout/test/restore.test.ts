@@ -202,6 +202,39 @@ describe('an index.json that another tool writes in place', () => {
   });
 });
 
+describe('an entry of index.json with a size that no blob can have', () => {
+  for (const size of ['9007199254740993', '1e300', '-1', '0.5']) {
+    it(`such as ${size} is left out with a warning, and takes no other entry with it`, async () => {
+      await inScratch(async (dir) => {
+        await fill(dir);
+        const odd = `{"mediaType":"a/b","digest":"${layerPair(9).gzip.digest}","size":${size}}`;
+        for (const way of ['opened', 'live', 'repaired']) {
+          const warnings: string[] = [];
+          const logger = { ...silentLogger, warn: (line: unknown) => warnings.push(JSON.stringify(line)) };
+          const before = way === 'live' ? await OciLayout.open(dir, { logger }) : undefined;
+          const text = readFileSync(index(dir), 'utf8');
+          writeFileSync(index(dir), text.replace('"manifests":[', `"manifests":[${odd},`));
+          age(index(dir));
+          await using layout = before ?? (await OciLayout.open(dir, { logger }));
+          if (way === 'repaired') {
+            expect((await verify(layout)).problems.map(({ step }) => step)).to.deep.equal(['index']);
+            expect((await verify(layout, { repair: true })).ok).to.equal(true);
+          } else {
+            await layout.put(manifestNamed(`app:${way}`));
+            await layout.sync();
+          }
+          expect(namesOf(layout)).to.include.members(['app:1', 'app:2']);
+          expect(layout.lookup(layerPair(1).gzip.digest)[0]?.proven).to.equal(true);
+          expect(layout.lookup(layerPair(9).gzip.digest)).to.deep.equal([]);
+          expect(warnings.join()).to.contain('1').and.to.contain('left out');
+          expect(readFileSync(index(dir), 'utf8')).not.to.contain(layerPair(9).gzip.digest);
+          expect((await verify(layout)).problems).to.deep.equal([]);
+        }
+      });
+    });
+  }
+});
+
 describe('other files of a layout', () => {
   for (const [what, text] of [
     ['missing', undefined],

@@ -1,6 +1,7 @@
+import type { Readable } from 'node:stream';
 import type { OciLayout } from '@layercache/layout';
+import type { LayercacheError } from '@layercache/oci';
 import {
-  LayercacheError,
   MAX_MANIFEST_SIZE,
   claimedDiffID,
   isLayercacheError,
@@ -81,14 +82,18 @@ export async function collectImage(
       const layer = layerOf(part.digest);
       // Kept, because a tar archive needs the size before the bytes.
       const tar = await layer.uncompressed({ signal, keep: true });
-      const proven = layerOf(part.digest);
-      const diffID = proven.diffID ?? claimedDiffID(part);
-      const size = diffID === undefined ? undefined : await layout.blobSize(diffID);
-      if (diffID === undefined || size === undefined) {
-        tar.destroy();
-        throw new LayercacheError('NOT_FOUND', `the tar of layer ${part.digest} is not in the cache`);
-      }
-      return { diffID, size, tar };
+      const diffID = layerOf(part.digest).diffID ?? claimedDiffID(part) ?? (await layer.prove({ signal }));
+      const kept = await layout.blobSize(diffID);
+      if (kept !== undefined) return { diffID, size: kept, tar };
+      // It could not be kept, so it is decompressed once to count its bytes, and once to hand them out.
+      const size = await sizeOf(tar);
+      return { diffID, size, tar: await layer.uncompressed({ signal, keep: false }) };
     },
   };
+}
+
+async function sizeOf(stream: Readable): Promise<number> {
+  let size = 0;
+  for await (const bytes of stream as AsyncIterable<Uint8Array>) size += bytes.length;
+  return size;
 }

@@ -1,8 +1,9 @@
 import { decodeZtoc, encodeZtoc, type Ztoc } from '@layercache/layer';
-import type { Entry, OciLayout } from '@layercache/layout';
+import { cannotStore, type Entry, type OciLayout } from '@layercache/layout';
 import {
   Annotation,
   digestOf,
+  errorFields,
   isLayercacheError,
   withAnnotations,
   type Digest,
@@ -83,7 +84,7 @@ export class IndexStore {
     return undefined;
   }
 
-  /** Keeps an index that this machine made, where there is room for it. */
+  /** Keeps an index that this machine made, where it can be stored. */
   async write(layer: DescribedLayer, diffID: Digest, ztoc: Ztoc): Promise<StoredLayerIndex> {
     const bytes = encodeZtoc(ztoc);
     const index = { digest: digestOf(bytes), size: bytes.length, layer, diffID, ztoc, proven: true };
@@ -91,8 +92,8 @@ export class IndexStore {
       await this.#layout.write(bytes, { digest: index.digest, derived: true });
       await this.#layout.put(indexDescriptor(index), { proven: true });
     } catch (error) {
-      if (!isLayercacheError(error, 'CACHE_FULL')) throw error;
-      this.#logger.warn({ message: 'layer index not kept: the cache is full', layer: layer.digest });
+      if (!cannotStore(error)) throw error;
+      this.#logger.warn({ message: 'layer index not kept', layer: layer.digest, ...errorFields(error) });
     }
     return index;
   }

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { parseImageIndex } from '@layercache/oci';
-import { readFile } from 'node:fs/promises';
+import { digestHex, parseImageIndex } from '@layercache/oci';
+import { readFile, writeFile } from 'node:fs/promises';
 import type { LayerCache } from '../../src/index.js';
 import { imageOf, layerOf, pushImage, tarOf, type BuiltImage } from '../image-builder.js';
 import { Scratch, bytesOf, failure, memoryRegistry } from '../test-cache.js';
@@ -132,6 +132,26 @@ describe('a cache with limits', function () {
       expect([...cache.entries()].filter((entry) => entry.descriptor.size > 0).length).to.be.at.most(11);
     }
     expect(cache.image('reg.test/r/app:few7')).to.be.an('object');
+  });
+
+  it('counts what another tool brings, and makes room for it before it takes more', async () => {
+    const cache = await open(MiB);
+    await add(cache, 'first', incompressible(300_000));
+    await cache.sync();
+    const { descriptor, bytes, config, layers } = incompressible(500_000);
+    for (const blob of [{ descriptor, bytes }, config, ...layers])
+      await writeFile(join(cache.dir, 'blobs/sha256', digestHex(blob.descriptor.digest)), blob.bytes);
+    const path = join(cache.dir, 'index.json');
+    const index = parseImageIndex(await readFile(path));
+    const annotations = { 'org.opencontainers.image.ref.name': 'theirs' };
+    const manifests = [...index.manifests, { ...descriptor, annotations }];
+    await writeFile(path, JSON.stringify({ ...index, manifests }));
+    await add(cache, 'second', incompressible(300_000));
+    expect(diskUse(cache.dir)).to.be.at.most(MiB);
+    expect([...cache.images()].map(({ name }) => name)).to.include('reg.test/r/app:second');
+    await cache.prune({ maxSize: 1 });
+    await add(cache, 'third', incompressible(700_000));
+    expect(diskUse(cache.dir)).to.be.at.most(MiB);
   });
 
   it('refuses limits that are none', async () => {

@@ -1,6 +1,7 @@
 import { CacheFullError, throwIfAborted } from '@layercache/oci';
 import { delay } from '../abort.js';
 import { SpaceExhausted, isSystemError, type FileSystem } from '../file-system.js';
+import { folderSize } from './folder-size.js';
 import { Ledger } from './ledger.js';
 import type { LimitOptions, RoomMade, Shortage } from './limits.js';
 
@@ -228,6 +229,20 @@ export class Space {
   async trim(): Promise<void> {
     await this.#ledger.locked(() => {
       this.#giveBack();
+    });
+  }
+
+  /**
+   * Counts what other tools wrote without taking room for it. Files that come or go meanwhile make it less than there
+   * is, so a higher count stands until the last handle is closed.
+   */
+  async recount(): Promise<void> {
+    await this.#ledger.locked(() => {
+      const before = this.#ledger.others().credit;
+      const size = folderSize(this.#files, this.#dir);
+      const others = Math.min(before, this.#ledger.others().credit);
+      const found = size + others + this.#credit() + this.#ledger.reserve;
+      if (found > this.#ledger.total) this.#ledger.total = found;
     });
   }
 
