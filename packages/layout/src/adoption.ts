@@ -23,7 +23,8 @@ export async function describeOrphans(
   );
   return [...sniffed.values()].map((descriptor) => {
     const better = named.get(descriptor.digest);
-    return better?.size === descriptor.size ? better : descriptor;
+    // Of what a manifest says of its parts, nothing else is for an entry: least of all annotations.
+    return better?.size === descriptor.size ? { ...descriptor, mediaType: better.mediaType } : descriptor;
   });
 }
 

@@ -61,9 +61,11 @@ export function mergeEdit(context: EditContext): { reader: MapReader; edit: Edit
     merged.set(key, { descriptor, proven: entry.proven });
     digests.add(entry.descriptor.digest);
   };
+  const wasCache = document.manifests.some((each) => context.derivedNames.includes(refName(each) ?? ''));
+  const believesFacts = !context.hasBase && wasCache;
   for (const given of document.manifests) {
     const known = before.of(given.digest);
-    const descriptor = withKnownFacts(withUsableName(normalise(given)), known, context);
+    const descriptor = withKnownFacts(withUsableName(normalise(given)), known, before, believesFacts);
     const { digest } = descriptor;
     const name = refName(descriptor);
     if (name !== undefined && names.isFormerlyDerived(name, digest)) continue;
@@ -102,10 +104,10 @@ export function mergeEdit(context: EditContext): { reader: MapReader; edit: Edit
 function withKnownFacts(
   descriptor: Descriptor,
   known: readonly Entry[],
-  { before, hasBase, document, derivedNames }: EditContext,
+  before: EntrySource,
+  believesFacts: boolean,
 ): Descriptor {
-  const wasCache = document.manifests.some((each) => derivedNames.includes(refName(each) ?? ''));
-  const own = hasBase || !wasCache ? withLocalFacts(descriptor, before) : descriptor;
+  const own = believesFacts ? descriptor : withLocalFacts(descriptor, before);
   const [entry] = known.filter(({ proven }) => proven).concat(known);
   if (entry === undefined) return own;
   const { annotations = {}, ...fields } = entry.descriptor;

@@ -23,6 +23,8 @@ import { TempFiles } from './temp-files.js';
 
 /** Bytes of the largest document that a registry takes. */
 const MAX_DERIVED = 4 * 1024 * 1024;
+/** Milliseconds. Times of use are no order of writing where two documents were used so closely after each other. */
+const ONE_COMMIT = 2000;
 
 export interface RestoreOptions {
   /** ms */
@@ -132,7 +134,10 @@ async function newestDerived(
     else for (const each of listedIn(bytes)) listed.add(each);
   }
   const own = found.filter(({ descriptor }) => !listed.has(descriptor.digest));
-  return own.sort((a, b) => b.usedAt.getTime() - a.usedAt.getTime())[0]?.descriptor;
+  const newest = own.reduce((time, { usedAt }) => Math.max(time, usedAt.getTime()), 0);
+  // The one before it stays for a while after a commit, and may have been read since; the larger one says more.
+  const late = own.filter(({ usedAt }) => newest - usedAt.getTime() < ONE_COMMIT);
+  return late.sort((a, b) => b.descriptor.size - a.descriptor.size)[0]?.descriptor;
 }
 
 /** The digests that a manifest or index lists; none of what is no such document. */

@@ -61,6 +61,15 @@ describe('a document that two readers would read as two images', () => {
         .with.property('code', 'DOCUMENT_INVALID');
   });
 
+  it('is refused when it has a known field in other letters, which Go reads, or begins with a byte order mark', () => {
+    for (const field of ['Layers', 'CONFIG', 'Manifests', 'mediatype'])
+      expect(() => parseImageManifest(bytes({ ...manifest, [field]: [] }), 'm')).to.throw(
+        new RegExp(`: ${field}: `),
+      );
+    const marked = Buffer.concat([Buffer.from([0xef, 0xbb, 0xbf]), bytes(manifest)]);
+    expect(() => parseImageManifest(marked, 'm')).to.throw(/m is not JSON/);
+  });
+
   it('is read when the other field is null, as Go writes what is empty', () => {
     expect(parseImageManifest(bytes({ ...manifest, manifests: null })).layers).to.have.length(1);
     expect(parseImageIndex(bytes({ schemaVersion: 2, manifests: [], layers: null })).manifests).to.deep.equal(
