@@ -198,7 +198,7 @@ describe('the indexes of an image', () => {
     await writeFile(blobFile(cache, two.descriptor.digest), randomBytes(two.bytes.length));
     const error = await failure('DIGEST_MISMATCH', () => cache.index('registry.test/app:1'));
     expect(error.message).to.contain(two.descriptor.digest);
-    expect(cache.has(two.descriptor.digest)).to.equal(false);
+    expect(await cache.blobs.has(two.descriptor.digest)).to.equal(false);
   });
 
   it('are given up when they are no longer wanted, and nothing of them is kept', async () => {

@@ -56,7 +56,7 @@ describe('a layer with an index', () => {
     await file.write(Buffer.alloc(100), 0, 100, layer.bytes.length / 2);
     await file.close();
     await failure('DIGEST_MISMATCH', () => bytesOf(cache.openFile('registry.test/app:1', 'one')));
-    expect(cache.has(layer.descriptor.digest)).to.equal(false);
+    expect(await cache.blobs.has(layer.descriptor.digest)).to.equal(false);
   });
 
   it('is told from one that went bad when all of it is decompressed', async () => {
@@ -69,7 +69,7 @@ describe('a layer with an index', () => {
       await file.write(Buffer.alloc(100), 0, 100, layer.bytes.length / 2);
       await file.close();
       await failure('DIGEST_MISMATCH', () => bytesOf(cache.layer(layer.descriptor.digest).uncompressed()));
-      expect(cache.has(layer.descriptor.digest)).to.equal(false);
+      expect(await cache.blobs.has(layer.descriptor.digest)).to.equal(false);
     }
   });
 
