@@ -25,11 +25,11 @@ export const emptyHead: IndexHead = { mediaType: MediaType.index, schemaVersion:
 /** How deeply objects and lists may lie in each other. No known field needs more than four levels. */
 const MAX_DEPTH = 100;
 
-/** Whether the size of an entry is a number that no size can be: beyond 2^53, below 0, or a fraction. */
+/** Whether the size of an entry is beyond 2^53: no blob is so large, and no number here can hold it. */
 function isImpossible(entry: unknown): boolean {
   if (typeof entry !== 'object' || entry === null || !('size' in entry)) return false;
   const { size } = entry;
-  return typeof size === 'number' && (!Number.isSafeInteger(size) || size < 0);
+  return typeof size === 'number' && size > Number.MAX_SAFE_INTEGER;
 }
 
 /** `"manifests": null` is an empty list, as Go writes it (opencontainers/image-spec#644). */

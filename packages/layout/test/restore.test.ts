@@ -203,7 +203,7 @@ describe('an index.json that another tool writes in place', () => {
 });
 
 describe('an entry of index.json with a size that no blob can have', () => {
-  for (const size of ['9007199254740993', '1e300', '-1', '0.5']) {
+  for (const size of ['9007199254740993', '1e300']) {
     it(`such as ${size} is left out with a warning, and takes no other entry with it`, async () => {
       await inScratch(async (dir) => {
         await fill(dir);

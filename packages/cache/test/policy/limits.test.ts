@@ -146,6 +146,7 @@ describe('a cache with limits', function () {
     const annotations = { 'org.opencontainers.image.ref.name': 'theirs' };
     const manifests = [...index.manifests, { ...descriptor, annotations }];
     await writeFile(path, JSON.stringify({ ...index, manifests }));
+    await cache.sync();
     await add(cache, 'second', incompressible(300_000));
     expect(diskUse(cache.dir)).to.be.at.most(MiB);
     expect([...cache.images()].map(({ name }) => name)).to.include('reg.test/r/app:second');
