@@ -80,6 +80,7 @@ describe('opening a layout', () => {
       descriptors('"digest":"md5:d41d8cd98f00b204e9800998ecf8427e","size":1'),
       'manifests.0.digest',
     ],
+    ['a negative size', descriptors(`"digest":"${digestNumber(1)}","size":-1`), 'manifests.0.size'],
     ['another schema version', '{"schemaVersion":1,"manifests":[]}', 'schemaVersion'],
   ] as const) {
     it(`refuses an index.json with ${what}, names the place, and leaves the file alone`, async () => {
