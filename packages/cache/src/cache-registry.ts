@@ -58,6 +58,7 @@ export class CacheRegistry implements Registry {
   readonly #uploads: StagedUploads;
   readonly openSpool: OpenSpool;
 
+  /** @internal {@link LayerCache.registry} makes one. */
   constructor(context: CacheRegistryContext) {
     const uploads = new StagedUploads(context.layout);
     this.#cache = context.cache;
