@@ -4,6 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { MediaType, digestHex, digestOf } from '@layercache/oci';
+import { tar } from '../../packages/layer/dist/test/tar/tar-builder.js';
 
 /** Bytes that only their name tells, and that do not compress. */
 function bytesNamed(name, size) {
@@ -12,28 +13,16 @@ function bytesNamed(name, size) {
 }
 
 function tarNamed(name, size) {
-  const header = Buffer.alloc(512);
-  header.write(name, 0);
-  header.write('0000644\0', 100);
-  header.write('0000000\0', 108);
-  header.write('0000000\0', 116);
-  header.write(`${size.toString(8).padStart(11, '0')}\0`, 124);
-  header.write('00000000000\0', 136);
-  header.write('        ', 148);
-  header.write('0', 156);
-  header.write('ustar\0' + '00', 257);
-  const sum = header.reduce((total, byte) => total + byte, 0);
-  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-  return Buffer.concat([header, bytesNamed(name, size), Buffer.alloc(((512 - (size % 512)) % 512) + 1024)]);
+  return tar({ name, data: bytesNamed(name, size) });
 }
 
 /** An image of a layer that all have, and one of its own. */
 export function makeImage(label, size) {
-  const layers = [tarNamed('base', 9000), tarNamed(label, size)].map((tar) => {
-    const bytes = gzipSync(tar);
+  const layers = [tarNamed('base', 9000), tarNamed(label, size)].map((layer) => {
+    const bytes = gzipSync(layer);
     return {
       bytes,
-      diffID: digestOf(tar),
+      diffID: digestOf(layer),
       descriptor: { mediaType: MediaType.layerGzip, digest: digestOf(bytes), size: bytes.length },
     };
   });

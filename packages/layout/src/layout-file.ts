@@ -7,7 +7,7 @@ export const LAYOUT_VERSION = '1.0.0';
 
 const layoutFileSchema = z.looseObject({ imageLayoutVersion: z.string() });
 
-/** What may stand in a folder that is to become a layout: a creation that did not get far, an empty volume. */
+/** The names that may stand in a folder that is to become a layout: a creation that did not get far, an empty volume. */
 const HARMLESS = new Set(['.layercache', 'blobs', 'lost+found']);
 
 /**

@@ -16,13 +16,13 @@ import { withOrigin, type BlobOrigin } from './origins.js';
  * somebody else wrote (docs/format.md, "Trust"). What an author writes is content; what stands in an entry is ours.
  */
 
-/** What this machine noted about a blob. Each fact becomes an annotation, and nothing else does. */
+/** The facts that this machine noted about a blob. Each fact becomes an annotation, and nothing else does. */
 export interface EntryFacts {
   /** The name of an image, from the user or from the registry that answered for it. */
   readonly name?: string | undefined;
   /** Whether the name is only what a shared cache says. */
   readonly claimedName?: boolean | undefined;
-  /** What the config of an image, or a shared cache, claims for a compressed layer. */
+  /** The diffID that the config of an image, or a shared cache, claims for a compressed layer. */
   readonly diffID?: Digest | undefined;
   /** The compressed counterparts of a tar. */
   readonly digests?: readonly Digest[] | undefined;
@@ -82,7 +82,7 @@ function platformOf(platform: Platform): Platform {
 export const MAX_CLAIMED_DIGESTS = 64;
 
 /**
- * What of an entry travels in the shards of a shared cache, and what is taken from one: claims about pairs and layer
+ * The part of an entry that travels in the shards of a shared cache, and what is taken from one: claims about pairs and layer
  * indexes. Names, pins, times and origins are for each machine to say.
  */
 export function sharedEntry(descriptor: Descriptor): Descriptor {
@@ -90,7 +90,7 @@ export function sharedEntry(descriptor: Descriptor): Descriptor {
   const files = annotations[Annotation.files];
   const layer = annotations[Annotation.sociLayerDigest];
   const isLayer = layerForm(mediaType) !== undefined;
-  // What came with one image is no claim that this machine makes to others.
+  // A fact that came with one image is no claim that this machine makes to others.
   const isOfOneImage = annotations[Annotation.indexedImage] !== undefined;
   return entryOf(descriptor, {
     diffID: claimedDiffID(descriptor),
@@ -100,7 +100,7 @@ export function sharedEntry(descriptor: Descriptor): Descriptor {
   });
 }
 
-/** What of the entry of an image travels in a cache index: its name, as a claim to whoever reads it. */
+/** The part of an image's entry that travels in a cache index: its name, as a claim to whoever reads it. */
 export function sharedImage(descriptor: Descriptor): Descriptor {
   return entryOf(descriptor, { name: descriptor.annotations?.[Annotation.refName] });
 }

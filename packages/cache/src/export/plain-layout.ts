@@ -20,7 +20,7 @@ import type { ExportedImage } from './export-target.js';
 const PATIENCE = 60_000;
 const POLL = 10;
 const PREFIX = '.layercache-export-';
-/** What may stand in a folder that is to become a layout. */
+/** The names that may stand in a folder that is to become a layout. */
 const HARMLESS = new Set(['blobs', 'lost+found']);
 
 let counter = 0;

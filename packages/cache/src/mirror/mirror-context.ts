@@ -22,7 +22,7 @@ export interface MirrorContext {
   /** The entry to put for what a manifest says of a blob. */
   readonly settled: (entry: Descriptor, signal: AbortSignal) => Promise<Descriptor>;
   readonly names: ImageNames;
-  /** What the entry of an image says of how long it stays. */
+  /** How long the entry of an image says that it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
 }
 

@@ -52,7 +52,7 @@ export class Retention {
     return this.#evictor.makeRoom(shortage);
   }
 
-  /** What the entry of an image says of how long it stays: as it was said before, and its time begins anew. */
+  /** How long the entry of an image says that it stays: as it was said before, and its time begins anew. */
   renew(named: Descriptor, ttl: number | undefined = this.#ttl): Descriptor {
     const name = refName(named);
     const before = name === undefined ? undefined : this.#layout.lookupTag(name)?.descriptor;

@@ -53,7 +53,7 @@ export interface PullContext {
   readonly blobs: RemoteBlobs;
   readonly memory: RemoteMemory;
   readonly tags: TagResolver;
-  /** What the entry of an image says of how long it stays. */
+  /** How long the entry of an image says that it stays. */
   readonly renew: (named: Descriptor) => Descriptor;
   readonly concurrency: number;
   readonly logger: Logger;
